@@ -1,0 +1,90 @@
+"""The one-pass attention of MONet-RN50 and MONet-RN50* (section 4.2): ResNet encoder, transposed-convolution decoder."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from monet_perception.networks.config import MonetConfig
+from monet_perception.networks.scope import softmax_masks, stick_breaking
+
+# What torchvision's ImageNet and COCO weights were trained with; kept inside so that every caller passes [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ResNetEncoder(nn.Module):
+    """A torchvision ResNet without its average pool and classifier, returning the tensor of every stage.
+
+    Parameter names are torchvision's, so its weights load as they are. Images [B, 3, H, W] in [0, 1] are normalised
+    inside. Stage i has stride 2 ** (i + 1) without the stem's max-pool and twice that with it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, stages: int, stem_pool: bool) -> None:
+        super().__init__()
+        resnet = getattr(torchvision.models, name)(weights=None)
+        self.conv1, self.bn1, self.relu = resnet.conv1, resnet.bn1, resnet.relu
+        self.pool = resnet.maxpool if stem_pool else nn.Identity()
+        self.stage_names = [f"layer{i + 1}" for i in range(stages)]
+        for stage in self.stage_names:
+            setattr(self, stage, getattr(resnet, stage))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        width = resnet.fc.in_features
+        self.channels = [width // 2 ** (3 - i) for i in range(stages)]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = self.pool(self.relu(self.bn1(self.conv1((images - self.mean) / self.std))))
+        features = []
+        for stage in self.stage_names:
+            x = getattr(self, stage)(x)
+            features.append(x)
+        return features
+
+
+class SegmentationAttention(nn.Module):
+    """K masks in one pass, cost flat in K.
+
+    Images [B, 3, H, W] in [0, 1] to log masks [B, K, H, W] in float32 that sum to one over K. With skip connections
+    (RN50*) every transposed convolution but the first also sees the encoder's tensor of its size.
+    """
+
+    def __init__(self, config: MonetConfig) -> None:
+        super().__init__()
+        outputs = config.decoder_channels
+        self.skip_connections = config.skip_connections
+        self.stem_pool = config.stem_pool
+        self.to_log_masks = stick_breaking if config.head == "stick_breaking" else softmax_masks
+        self.encoder = ResNetEncoder(config.encoder, stages=len(outputs), stem_pool=config.stem_pool)
+        skips = self.encoder.channels[-2::-1] if config.skip_connections else [0] * (len(outputs) - 1)
+        inputs = [self.encoder.channels[-1]] + [o + s for o, s in zip(outputs[:-1], skips, strict=True)]
+        self.decoder = nn.ModuleList(
+            nn.ConvTranspose2d(i, o, kernel_size=5, stride=2, padding=2, output_padding=1)
+            for i, o in zip(inputs, outputs, strict=True)
+        )
+        self.head = nn.Conv2d(outputs[-1], config.slots, kernel_size=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        *skips, x = self.encoder(images)
+        for index, layer in enumerate(self.decoder):
+            if index and self.skip_connections:
+                x = torch.cat([x, skips[-index]], dim=1)
+            x = F.relu(layer(x))
+        logits = self.head(x)
+        if self.stem_pool:
+            logits = F.interpolate(logits.float(), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return self.to_log_masks(logits)
+
+
+def make_attention(config: MonetConfig) -> nn.Module:
+    """The attention module that `config.attention` names."""
+    if config.attention == "unet":
+        from monet_perception.networks.unet import RecurrentAttention
+
+        return RecurrentAttention(config.slots, config.unet_channels, config.image_size)
+    return SegmentationAttention(config)
