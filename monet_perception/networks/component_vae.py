@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ class ComponentEncoder(nn.Module):
         super().__init__()
         channels = (4, 32, 32, 64, 64)
         layers: list[nn.Module] = []
-        for i, o in zip(channels[:-1], channels[1:], strict=True):
+        for i, o in itertools.pairwise(channels):
             layers += [nn.Conv2d(i, o, kernel_size=3, stride=2, padding=1), nn.ReLU(inplace=True)]
         self.convolutions = nn.Sequential(*layers)
         flat = channels[-1] * (image_size // 16) ** 2
@@ -95,7 +97,7 @@ class UpsamplingDecoder(nn.Module):
         super().__init__()
         self.broadcast = Broadcast(latent_size, channels[0], image_size // 8 + 2)
         layers: list[nn.Module] = [nn.ReLU(inplace=True)]
-        for i, o in zip(channels[:-1], channels[1:], strict=True):
+        for i, o in itertools.pairwise(channels):
             layers += [nn.Conv2d(i, 4 * o, kernel_size=3, padding=1), nn.PixelShuffle(2), nn.ReLU(inplace=True)]
         self.convolutions = nn.Sequential(*layers, nn.Conv2d(channels[-1], 4, kernel_size=3, padding=1))
 
