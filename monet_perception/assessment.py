@@ -1,0 +1,75 @@
+"""How well a frame was explained, without labels: reconstruction error, latent KL, mask entropy and active slots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from monet_perception.slots import occupied_slots
+
+if TYPE_CHECKING:
+    from monet_perception.decomposer import Decomposition
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Label-free measures of one frame.
+
+    Attributes:
+        reconstruction_error: mean squared error over pixels and channels of images in [0, 1], as in the thesis's tables;
+            NaN where the frame wasn't decoded.
+        error_map: [H, W] float32, squared error averaged over channels; None where the frame wasn't decoded.
+        latent_kl: [K] float64, KL(N(mean, sigma) || N(0, 1)) of each slot's latent in nats. Near zero: the slot says
+            nothing. Far above what the training set had: the slot holds something never seen.
+        mask_entropy: nats, mean over pixels of the entropy over slots, in [0, log K]. Zero: every pixel has one owner.
+        active_slots: number of slots that hold something (`slots.occupied_slots`). One or two: everything has fallen
+            into one slot.
+    """
+
+    reconstruction_error: float
+    error_map: NDArray[np.float32] | None
+    latent_kl: NDArray[np.float64]
+    mask_entropy: float
+    active_slots: int
+
+
+def latent_kl(mean: ArrayLike, log_sigma: ArrayLike) -> NDArray[np.float64]:
+    """KL divergence from the standard normal, summed over latents, in nats: [K, L] twice -> [K]."""
+    mean, log_sigma = np.asarray(mean, np.float64), np.asarray(log_sigma, np.float64)
+    return 0.5 * (mean**2 + np.exp(2 * log_sigma) - 1.0 - 2.0 * log_sigma).sum(axis=-1)
+
+
+def mask_entropy(masks: ArrayLike) -> float:
+    """Entropy over slots in nats, averaged over pixels, in [0, log K].
+
+    Args:
+        masks: [K, H, W] in [0, 1], summing to one over K.
+    """
+    masks = np.asarray(masks, np.float32)
+    surprise = np.log(masks, out=np.zeros_like(masks), where=masks > 0)  # 0 log 0 = 0
+    return float(max(0.0, -(masks * surprise).sum(axis=0, dtype=np.float64).mean()))
+
+
+def assess(decomposition: Decomposition) -> Assessment:
+    """Measures one frame. The reconstruction error needs a decomposition made with `reconstruct=True`.
+
+    Raises:
+        ValueError: the decomposition holds a batch.
+    """
+    masks = decomposition.masks
+    if masks.ndim != 3:
+        raise ValueError(f"one frame at a time: masks must be [K, H, W], are {list(masks.shape)}")
+    error_map = None
+    if decomposition.reconstructions is not None:
+        image = decomposition.image.astype(np.float32) / 255.0
+        error_map = np.square(decomposition.reconstruction() - image).mean(axis=-1)
+    return Assessment(
+        reconstruction_error=float("nan") if error_map is None else float(error_map.mean(dtype=np.float64)),
+        error_map=error_map,
+        latent_kl=latent_kl(decomposition.latent_mean, decomposition.latent_log_sigma),
+        mask_entropy=mask_entropy(masks),
+        active_slots=int(occupied_slots(masks).sum()),
+    )

@@ -1,0 +1,76 @@
+"""What a slot holds, read off its mask alone: nothing, an object, or background."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Masks = NDArray[np.floating]
+
+MIN_AREA = 0.002
+"""Smallest mean of a mask that holds something: eight pixels of a 64x64 mask."""
+MIN_CONFIDENCE = 0.3
+"""Smallest confidence of a mask that holds something; a mask spread thinly over the image owns no pixel."""
+BACKGROUND_BORDER = 0.12
+"""Share of the image's border from which on a slot is background: a wall or a floor runs out of the image, most objects
+don't. An object has to cover half the width of the image *at its edge* to be taken for background."""
+BACKGROUND_AREA = 0.3
+"""Share of the image from which on a slot is background."""
+
+
+def mask_area(masks: Masks) -> NDArray[np.float64]:
+    """Share of the image that each slot owns, [K] in [0, 1]; sums to one where the masks do.
+
+    Args:
+        masks: [K, H, W] in [0, 1].
+    """
+    return masks.mean(axis=(1, 2), dtype=np.float64)
+
+
+def mask_confidence(masks: Masks) -> NDArray[np.float64]:
+    """Mean of each mask over its own support, sum(m^2) / sum(m), [K] in [0, 1]; 1 for a crisp mask, 0 for an empty one.
+
+    Args:
+        masks: [K, H, W] in [0, 1].
+    """
+    flat = masks.reshape(len(masks), -1)
+    total = flat.sum(axis=1, dtype=np.float64)
+    squares = np.einsum("kp,kp->k", flat, flat, dtype=np.float64)
+    return np.divide(squares, total, out=np.zeros_like(total), where=total > 0)
+
+
+def occupied_slots(
+    masks: Masks, *, min_area: float = MIN_AREA, min_confidence: float = MIN_CONFIDENCE
+) -> NDArray[np.bool_]:
+    """Slots that hold something, bool [K].
+
+    Args:
+        masks: [K, H, W] in [0, 1].
+        min_area: smallest mean of a mask.
+        min_confidence: smallest `mask_confidence`.
+    """
+    return (mask_area(masks) >= min_area) & (mask_confidence(masks) >= min_confidence)
+
+
+def border_share(masks: Masks) -> NDArray[np.float64]:
+    """Share of the image's outermost pixels that each slot owns, [K] in [0, 1].
+
+    Args:
+        masks: [K, H, W] in [0, 1], at least 2x2 pixels.
+    """
+    rows = masks[:, [0, -1], :].sum(axis=(1, 2), dtype=np.float64)
+    columns = masks[:, 1:-1, [0, -1]].sum(axis=(1, 2), dtype=np.float64)
+    return (rows + columns) / (2 * masks.shape[2] + 2 * (masks.shape[1] - 2))
+
+
+def background_slots(masks: Masks) -> NDArray[np.bool_]:
+    """Slots that hold background (walls, floor, sky), bool [K]: large, or owning much of the image's border.
+
+    A rule about images, not about classes: an object so close that it fills the view counts as background until the
+    camera backs off.
+
+    Args:
+        masks: [K, H, W] in [0, 1], at least 2x2 pixels.
+    """
+    large = (mask_area(masks) >= BACKGROUND_AREA) | (border_share(masks) >= BACKGROUND_BORDER)
+    return large & occupied_slots(masks)
