@@ -44,12 +44,16 @@ DEPTH_NOISE = (0.003, 0.002)
 
 
 class RegionOfInterest(Protocol):
-    """Source pixels that the masks cover (`decomposer.Roi`, sensor_msgs/RegionOfInterest)."""
+    """Source pixels that the masks cover: a `decomposer.Roi`, or anything with its four fields."""
 
-    x: int
-    y: int
-    width: int
-    height: int
+    @property
+    def x(self) -> int: ...
+    @property
+    def y(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ def _geometry(points: Array, weights: NDArray[np.floating], background: bool) ->
         return None
     surface = weights @ points / weights.sum()
     offsets = points - surface
-    spread = np.einsum("p,pi,pj->ij", weights, offsets, offsets) / weights.sum()
+    spread = (weights[:, None] * offsets).T @ offsets / weights.sum()
     extent = _extent(points, weights)
     width = float(np.sqrt(extent[0] * extent[1]))
     ray = surface / np.linalg.norm(surface)
