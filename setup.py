@@ -8,8 +8,8 @@ from setuptools import Distribution, find_packages, setup
 
 PACKAGE = "monet_perception"
 
-# colcon (`setup.py install` or `develop`) puts executables where only `ros2 run` looks, so their names are short; pip puts
-# them on the PATH, where `demo` or `camera` would collide.
+# colcon (`setup.py install` or `develop`) puts executables where only `ros2 run` looks, so their names are short; pip
+# puts them on the PATH, where `demo` or `camera` would collide.
 FOR_COLCON = bool({"install", "develop"} & set(sys.argv))
 EXECUTABLES = ("decompose", "demo", "camera", "viewer")
 
@@ -23,8 +23,8 @@ BASE = [
     "torch>=2.6",
     "torchvision>=0.21",
 ]
-# `ros` is for machines without a ROS installation; on others these packages come with it. The messages are not on PyPI and so
-# not in it: `pip install ./monet_perception_msgs` builds them.
+# `ros` is for machines without a ROS installation; on others these packages come with it. The messages are not on PyPI
+# and so not in it: `pip install ./monet_perception_msgs` builds them.
 EXTRAS = {
     "ros": [
         "ros-jazzy-diagnostic-msgs",
