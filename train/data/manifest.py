@@ -63,6 +63,7 @@ class Manifest:
     version: int = MANIFEST_VERSION
 
     def to_json(self) -> str:
+        """The contents of manifest.json."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod

@@ -110,7 +110,8 @@ class SceneLoader(DataLoader[Batch]):
 class SceneData(lightning.LightningDataModule):
     """Training and validation batches from stores.
 
-    Batches are dicts: `images` uint8 [B, 3, H, W], `labels` uint8 [B, H, W] where the store has them, `index` int64 [B].
+    Batches are dicts (see Batch): `images` uint8 [B, 3, H, W], `index` int64 [B], and where the store has them `labels`
+    uint8 [B, H, W].
     Every epoch is a permutation that depends on `seed` and the epoch alone; a resumed run goes on with the next batch,
     also in the middle of an epoch.
 

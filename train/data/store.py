@@ -209,23 +209,26 @@ class StoreWriter:
         )  # fmt: skip
         self._columns = _columns(self._manifest, entities, labels=labels, depth=depth, groups=groups)
         self._folder = partial_path(self.path)
-        self._ranges: list[tuple[int, int]] = []
-        self.state: dict[str, Any] = {}
-        """What the last `write` that is safe on disk was given as `state`; {} at the start."""
-        self._pending_state: dict[str, Any] = {}
+        # One attribute, so that no interrupt comes between them: the ranges written, and the last `state` given.
+        self._done: tuple[list[tuple[int, int]], dict[str, Any]] = ([], {})
         self._open_folder()
 
     @property
     def written(self) -> int:
         """Number of images written, those of interrupted attempts included."""
-        return sum(stop - start for start, stop in self._ranges)
+        return sum(stop - start for start, stop in self._done[0])
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the last `write` was given as `state`, also if an interrupted attempt did it; {} at the start."""
+        return self._done[1]
 
     def missing(self, chunk: int) -> Iterator[tuple[int, int]]:
         """The ranges [start, stop) of at most `chunk` images that are still to be written; needs a known `count`."""
         if self.count is None:
             raise StoreError("the number of images isn't known in advance, so neither is what is missing")
         edge = 0
-        for start, stop in [*self._ranges, (self.count, self.count)]:
+        for start, stop in [*self._done[0], (self.count, self.count)]:
             for first in range(edge, start, chunk):
                 yield first, min(first + chunk, start)
             edge = stop
@@ -265,17 +268,16 @@ class StoreWriter:
             # Plain writes: on a full disk a memory map would end the process with SIGBUS, pwrite raises.
             _write_all(self._files[name], memoryview(array).cast("B"), len(column.header(0)) + start * column.row_bytes)
             self._unsynced += array.nbytes
-        self._ranges = _merge([*self._ranges, (start, stop)])
-        self._pending_state = dict(state or {})
+        self._done = (_merge([*self._done[0], (start, stop)]), dict(state or {}))
         if self._unsynced > _SYNC_BYTES or time.monotonic() - self._synced > _SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
         """Bring everything written to the disk and note it as done: what a killed process leaves to the next one."""
+        ranges, state = self._done
         for file in self._files.values():
             os.fsync(file.fileno())
-        self.state = self._pending_state
-        progress = {"recipe": self._recipe(), "ranges": self._ranges, "state": self.state}
+        progress = {"recipe": self._recipe(), "ranges": ranges, "state": state}
         _write_whole(self._folder / _PROGRESS_NAME, json.dumps(progress))
         self._unsynced = 0
         self._synced = time.monotonic()
@@ -288,12 +290,13 @@ class StoreWriter:
         Raises:
             StoreError: images are missing (`writer` stays usable), or there are none.
         """
-        count = self._ranges[-1][1] if self._ranges else 0
+        ranges = self._done[0]
+        count = ranges[-1][1] if ranges else 0
         if count == 0:
             raise StoreError(f"nothing was written for {self.path}: the source holds no usable image")
-        if self._ranges != [(0, self.count or count)]:
+        if ranges != [(0, self.count or count)]:
             raise StoreError(
-                f"{self.path} can't be finished: only images {_spell(self._ranges)} of {self.count or count} are there"
+                f"{self.path} can't be finished: only images {_spell(ranges)} of {self.count or count} are there"
             )
         arrays: dict[str, ArrayInfo] = {}
         for name, column in self._columns.items():
@@ -332,7 +335,7 @@ class StoreWriter:
         try:
             if error is None:
                 self.finish()
-            elif self._ranges:
+            elif self._done[0]:
                 self.sync()
         finally:
             self.close()
@@ -366,8 +369,7 @@ class StoreWriter:
         except (OSError, ValueError, KeyError, TypeError):
             usable = False
         if usable:
-            self._ranges = [(start, stop) for start, stop in progress["ranges"]]
-            self.state = self._pending_state = progress["state"]
+            self._done = ([(start, stop) for start, stop in progress["ranges"]], progress["state"])
             return
         for path in self._folder.iterdir():
             if path.is_dir():

@@ -1,0 +1,174 @@
+"""A robot's own recordings: camera images of a rosbag2 or MCAP, read by `rosbags` without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from train.data.crop import Crop, resize_image, resize_map
+from train.data.source import BrokenRecord, Layout, Sample, SourceError
+
+if TYPE_CHECKING:
+    from rosbags.highlevel import AnyReader
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+GROUP_SECONDS = 10
+"""Frames of one such stretch stay on one side of a split: neighbours look the same."""
+
+
+class Bag:
+    """Every n-th image of a topic, cropped to a square and resized.
+
+    Args:
+        source: the bag: a rosbag2 folder, or an .mcap or .db3 file.
+        size: height and width of the stored images.
+        topic: of Image or CompressedImage; None: the bag's only one.
+        every: take every n-th image.
+        crop: a square to cut out; None: the largest in the centre.
+        labels_topic: of mono8 or 8UC1 Images with label maps under the images' own stamps; None: no labels.
+        background_labels: labels below this are background.
+    Raises:
+        SourceError: no bag, or no such topic of images in it.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        size: int,
+        topic: str | None = None,
+        every: int = 1,
+        crop: Crop | None = None,
+        labels_topic: str | None = None,
+        background_labels: int = 1,
+    ) -> None:
+        if every < 1:
+            raise SourceError(f"every has to be at least 1, not {every}")
+        self.source, self.size, self.every, self.crop = source, size, every, crop
+        with _open(source) as reader:
+            self.topic = _image_topic(reader, topic, source)
+            self.labels_topic = _image_topic(reader, labels_topic, source) if labels_topic else None
+            messages = reader.topics[self.topic].msgcount
+        self.records = -(-messages // every)
+        self.layout = Layout(
+            dataset="bag",
+            split="train",
+            source=source.name,
+            licence="the user's own recording",
+            height=size,
+            width=size,
+            background_labels=background_labels,
+            labels=self.labels_topic is not None,
+            groups=True,
+            options={
+                "topic": self.topic,
+                "labels_topic": self.labels_topic,
+                "every": every,
+                "messages": messages,
+                "crop": str(crop) if crop else None,
+            },
+        )
+
+    def read(self, start: int = 0) -> Iterator[Sample | BrokenRecord]:
+        """Images from the `start`-th of those taken on; one that can't be decoded is a broken record."""
+        with _open(self.source) as reader:
+            wanted = [c for c in reader.connections if c.topic == self.topic]
+            for place, (connection, time, data) in enumerate(reader.messages(wanted)):
+                record, rest = divmod(place, self.every)
+                if rest or record < start:
+                    continue
+                try:
+                    message = reader.deserialize(data, connection.msgtype)
+                    labels = self._find_labels(reader, message, time)
+                    yield self._sample(record, _to_rgb(message), labels, time - reader.start_time)
+                except Exception as error:  # a broken message may raise anything in the reader's decoding
+                    yield BrokenRecord(record, f"{type(error).__name__}: {error}")
+
+    def _sample(self, record: int, image: NDArray[np.uint8], labels: NDArray[np.uint8] | None, elapsed: int) -> Sample:
+        if labels is not None and labels.shape != image.shape[:2]:
+            raise ValueError(f"its labels are {labels.shape} and the image is {image.shape[:2]}")
+        crop = self.crop or Crop.centre(*image.shape[:2])
+        small = resize_image(crop(image), self.size)
+        small_labels = None if labels is None else resize_map(crop(labels), self.size)
+        return Sample(record, small, small_labels, group=elapsed // (GROUP_SECONDS * 1_000_000_000))
+
+    def _find_labels(self, reader: AnyReader, image: Any, time: int) -> NDArray[np.uint8] | None:
+        """The label map with the image's stamp, among the messages of half a second around it."""
+        if self.labels_topic is None:
+            return None
+        wanted = [c for c in reader.connections if c.topic == self.labels_topic]
+        around = 500_000_000
+        for connection, _, data in reader.messages(wanted, start=time - around, stop=time + around):
+            message: Any = reader.deserialize(data, connection.msgtype)
+            if message.header.stamp == image.header.stamp:
+                return _to_labels(message)
+        raise ValueError(f"{self.labels_topic} has no message with its stamp")
+
+
+@contextmanager
+def _open(source: Path) -> Iterator[AnyReader]:
+    try:
+        from rosbags.highlevel import AnyReader, AnyReaderError
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError as error:
+        raise SourceError("reading bags needs rosbags: pip install 'monet_perception[render]'") from error
+    try:
+        reader = AnyReader([source], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+        reader.open()
+    except (AnyReaderError, OSError) as error:
+        raise SourceError(
+            f"{source} can't be read as a rosbag2 folder, .mcap or .db3 file ({error}); "
+            "a recording that was cut off can be mended with `ros2 bag reindex` or `mcap recover`"
+        ) from error
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def _image_topic(reader: AnyReader, topic: str | None, source: Path) -> str:
+    images = sorted(name for name, info in reader.topics.items() if info.msgtype in IMAGE_TYPES)
+    listed = ", ".join(images) or "none"
+    if topic is None:
+        if len(images) != 1:
+            raise SourceError(f"name one of the image topics of {source} with --topic: {listed}")
+        return images[0]
+    if topic not in images:
+        raise SourceError(f"{source} has no images on {topic}; its image topics: {listed}")
+    return topic
+
+
+def _to_rgb(message: Any) -> NDArray[np.uint8]:
+    """Image or CompressedImage of any encoding that rosbags knows to uint8 [H, W, 3]."""
+    if hasattr(message, "format"):
+        image = cv2.imdecode(np.asarray(message.data), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise ValueError(f"its {message.format or 'compressed'} data can't be decoded")
+        return np.asarray(image, np.uint8)
+    from rosbags.image import message_to_cvimage
+
+    message.data, message.step = _packed(message), 0
+    return np.asarray(message_to_cvimage(message, "rgb8"), np.uint8)
+
+
+def _to_labels(message: Any) -> NDArray[np.uint8]:
+    if message.encoding not in ("mono8", "8UC1"):
+        raise ValueError(f"labels are {message.encoding} instead of mono8")
+    return _packed(message).reshape(message.height, message.width)
+
+
+def _packed(message: Any) -> NDArray[np.uint8]:
+    """The bytes of an Image without the padding of its rows, which rosbags' conversion doesn't expect."""
+    data = np.asarray(message.data)
+    if message.height * message.step != len(data):
+        raise ValueError(f"it has {len(data)} bytes instead of {message.height} rows of {message.step}")
+    from rosbags.image.image import to_cvtype
+
+    bits, _, _, channels = to_cvtype(message.encoding)
+    row = message.width * channels * bits // 8
+    return np.ascontiguousarray(data.reshape(message.height, message.step)[:, :row]).reshape(-1)

@@ -1,0 +1,89 @@
+"""Folders of images, with label maps beside them where there are some."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from train.data.crop import Crop, resize_image, resize_map
+from train.data.decode import read_image, read_map
+from train.data.source import BrokenRecord, Layout, Sample, SourceError
+
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+class ImageFolder:
+    """All images below a folder, sorted by path, cropped to squares and resized.
+
+    Args:
+        source: the folder.
+        size: height and width of the stored images.
+        crop: a square to cut out; None: the largest in the centre.
+        labels: a folder with label maps, 8-bit PNGs of one channel, under the images' names with the suffix .png; may
+            lie inside `source`, but not be it.
+        background_labels: labels below this are background.
+    Raises:
+        SourceError: there are no images.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        size: int,
+        crop: Crop | None = None,
+        labels: Path | None = None,
+        background_labels: int = 1,
+    ) -> None:
+        if not source.is_dir():
+            raise SourceError(f"{source} is no folder")
+        if labels is not None and not labels.is_dir():
+            raise SourceError(f"{labels} is no folder")
+        found = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+        self._paths = sorted(path for path in found if labels is None or not path.is_relative_to(labels))
+        if not self._paths:
+            raise SourceError(f"{source} holds no image; they end in {', '.join(sorted(SUFFIXES))}")
+        self._source, self._labels = source, labels
+        self.size, self.crop = size, crop
+        names = "\n".join(str(path.relative_to(source)) for path in self._paths)
+        self.layout = Layout(
+            dataset="images",
+            split="train",
+            source=source.name,
+            licence="unknown",
+            height=size,
+            width=size,
+            background_labels=background_labels,
+            labels=labels is not None,
+            # A folder that changed between two attempts must not be taken for the same one.
+            options={"crop": str(crop) if crop else None, "names": hashlib.sha256(names.encode()).hexdigest()},
+        )
+
+    @property
+    def records(self) -> int:
+        """How many images there are."""
+        return len(self._paths)
+
+    def read(self, start: int = 0) -> Iterator[Sample | BrokenRecord]:
+        """Images from the `start`-th on; one that can't be decoded, or has no labels, is a broken record."""
+        for record, path in enumerate(self._paths[start:], start):
+            try:
+                yield self._sample(record, path)
+            except (OSError, ValueError) as error:
+                yield BrokenRecord(record, str(error))
+
+    def _sample(self, record: int, path: Path) -> Sample:
+        image = read_image(path)
+        labels = None
+        if self._labels is not None:
+            label_path = (self._labels / path.relative_to(self._source)).with_suffix(".png")
+            labels = read_map(label_path)
+            if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
+                raise ValueError(
+                    f"{label_path} is {labels.dtype} {labels.shape}, not a label map of {path.name}'s size"
+                )
+        crop = self.crop or Crop.centre(*image.shape[:2])
+        labels = None if labels is None else resize_map(crop(labels), self.size)
+        return Sample(record, resize_image(crop(image), self.size), labels)

@@ -1,0 +1,307 @@
+"""Turn published data sets, a robot's recordings or folders of images into a store for training, once.
+
+    python -m train.prepare objects_room --source /data/objects_room --store data/rooms
+    python -m train.prepare clevr --source /data/clevr_with_masks --store data/clevr
+    python -m train.prepare scenenet --source /data/scenenet --store data/scenenet --views 300000
+    python -m train.prepare bag --source drive.mcap --topic /camera/image --every 5 --size 128 --store data/drive
+    python -m train.prepare images --source photos --size 128 --store data/photos
+    python -m train.prepare verify --store data/rooms
+
+A store is a folder that training reads at random, at the speed of memory. It appears at its path only when everything
+is in it; the same command run again after an interruption goes on from where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from train.data.bag import Bag
+from train.data.crop import Crop
+from train.data.images import ImageFolder
+from train.data.multi_object import CLEVR_CROP, Clevr, ObjectsRoom, Split, Variant
+from train.data.scenenet import CROP as SCENENET_CROP
+from train.data.scenenet import SceneNet, SceneNetSplit
+from train.data.source import Sample, Source, SourceError
+from train.data.store import Store, StoreError, StoreWriter
+
+_CHUNK_BYTES = 8 << 20
+
+
+def prepare(source: Source, path: Path, *, overwrite: bool = False, skip_broken: bool = False) -> Store:
+    """Fill a store from a source, with a progress bar, going on with an attempt that was interrupted.
+
+    Args:
+        source: what to read.
+        path: where the store will be.
+        overwrite: replace a store that is there.
+        skip_broken: count records that can't be read and go on; their numbers go into the manifest's statistics.
+    Raises:
+        SourceError: a record can't be read, and `skip_broken` is off; what was written before it is kept.
+        StoreError: the store exists, another process writes it, or the source holds nothing.
+    """
+    layout = source.layout
+    chunk = max(1, _CHUNK_BYTES // (layout.height * layout.width * 3))
+    with layout.writer(path, overwrite) as writer:
+        record: int = writer.state.get("record", 0)
+        broken: list[int] = writer.state.get("broken", [])
+        samples: list[Sample] = []
+        with tqdm(total=source.records, initial=record, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+            if record:
+                bar.write(f"Going on from record {record:,}, where the last attempt was interrupted.", file=sys.stderr)
+            for item in source.read(record):
+                if isinstance(item, Sample):
+                    samples.append(item)
+                elif skip_broken:
+                    broken = [*broken, item.record]
+                    bar.set_postfix_str(f"{len(broken):,} broken")
+                else:
+                    _write(writer, samples, record, broken)
+                    raise SourceError(
+                        f"record {item.record:,}: {item.reason}. --skip-broken counts such records and goes on"
+                    )
+                record += 1
+                bar.update()
+                if len(samples) == chunk:
+                    _write(writer, samples, record, broken)
+            _write(writer, samples, record, broken)
+            bar.set_postfix_str("checksums")
+            return writer.finish({"records": record, "skipped": len(broken), "broken": broken})
+
+
+def _write(writer: StoreWriter, samples: list[Sample], record: int, broken: list[int]) -> None:
+    """Append the samples and empty the list."""
+    if not samples:
+        return
+    optional: dict[str, Any] = {
+        name: np.stack([getattr(sample, field) for sample in samples])
+        for name, field in (("labels", "labels"), ("depth", "depth"), ("cameras", "camera"), ("groups", "group"))
+        if getattr(samples[0], field) is not None
+    }
+    factors = {name: np.stack([sample.factors[name] for sample in samples]) for name in samples[0].factors}
+    images = np.stack([sample.image for sample in samples])
+    state = {"record": record, "broken": broken}
+    writer.write(writer.written, images=images, factors=factors, state=state, **optional)
+    samples.clear()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "verify":
+            print(_describe(Store.open(options.store, verify=True)), "Every checksum is right.")
+            return 0
+        source = options.source_of(options)
+        store = prepare(source, options.store, overwrite=options.overwrite, skip_broken=options.skip_broken)
+    except (SourceError, StoreError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    print(_describe(store))
+    return 0
+
+
+def _describe(store: Store) -> str:
+    manifest = store.manifest
+    parts = [name for name in manifest.arrays if name != "images"]
+    size = sum((store.path / f"{name}.npy").stat().st_size for name in manifest.arrays)
+    skipped = manifest.statistics.get("skipped", 0)
+    return (
+        f"{store.path}: {manifest.count:,} images of {manifest.height}x{manifest.width}"
+        + (f" with {', '.join(parts)}" if parts else "")
+        + f", {size / 1e9:.2f} GB"
+        + (f"; {skipped:,} broken records skipped" if skipped else "")
+        + "."
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    description, _, examples = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m train.prepare",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="SOURCE")
+    for add in (_add_objects_room, _add_clevr, _add_scenenet, _add_bag, _add_images):
+        add(commands)
+    verify = commands.add_parser("verify", help="compare a store with its checksums")
+    verify.add_argument("--store", type=Path, required=True, help="folder of the store")
+    return parser
+
+
+def _add_objects_room(commands: Any) -> None:
+    parser = _command(commands, "objects_room", "Objects Room (TFRecords)", _objects_room, "--variant six_objects")
+    parser.add_argument(
+        "--variant", choices=get_args(Variant), default="train", help="training set or one of three test sets [train]"
+    )
+    parser.add_argument(
+        "--split",
+        choices=get_args(Split),
+        help="of variant train: 980,000, 10,000 and 10,000 scenes [train]; a test set is taken whole",
+    )
+    _add_records(parser)
+
+
+def _objects_room(options: argparse.Namespace) -> Source:
+    return ObjectsRoom(options.source, options.variant, options.split, options.records)
+
+
+def _add_clevr(commands: Any) -> None:
+    parser = _command(commands, "clevr", "CLEVR with masks (TFRecords)", _clevr, "--split val")
+    parser.add_argument(
+        "--split", choices=get_args(Split), default="train", help="70,000, 10,000 and 10,000 scenes [train]"
+    )
+    _add_records(parser)
+    _add_geometry(parser, crop=str(CLEVR_CROP), size=128)
+
+
+def _clevr(options: argparse.Namespace) -> Source:
+    return Clevr(options.source, options.split, options.records, options.size, options.crop)
+
+
+def _add_scenenet(commands: Any) -> None:
+    parser = _command(commands, "scenenet", "SceneNet RGB-D", _scenenet, "--views 300000 --seed 1", skip_broken=True)
+    parser.add_argument("--split", choices=get_args(SceneNetSplit), default="train", help="published part [train]")
+    parser.add_argument(
+        "--views", type=_positive, default=300_000, help="views to draw at random from all trajectories [300000]"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw [0]")
+    _add_geometry(parser, crop=str(SCENENET_CROP), size=192)
+
+
+def _scenenet(options: argparse.Namespace) -> Source:
+    return SceneNet(options.source, options.split, options.views, options.seed, options.crop, options.size)
+
+
+def _add_bag(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "bag",
+        "a rosbag2 folder, .mcap or .db3 file with Image or CompressedImage topics",
+        _bag,
+        "--topic /camera/image --every 5 --size 128",
+    )
+    parser.add_argument("--topic", help="of the images [the only image topic]")
+    parser.add_argument("--labels-topic", help="mono8 label maps with the images' stamps [none]")
+    parser.add_argument("--every", type=_positive, default=1, metavar="N", help="take every N-th image [1]")
+    _add_background(parser)
+    _add_geometry(parser, crop=None, size=64)
+
+
+def _bag(options: argparse.Namespace) -> Source:
+    return Bag(
+        options.source,
+        options.size,
+        topic=options.topic,
+        every=options.every,
+        crop=options.crop,
+        labels_topic=options.labels_topic,
+        background_labels=options.background_labels,
+    )
+
+
+def _add_images(commands: Any) -> None:
+    parser = _command(commands, "images", "a folder of images", _images, "--labels LABELS --size 128")
+    parser.add_argument(
+        "--labels", type=Path, metavar="DIR", help="folder with 8-bit label maps, the images' names with .png [none]"
+    )
+    _add_background(parser)
+    _add_geometry(parser, crop=None, size=64)
+
+
+def _images(options: argparse.Namespace) -> Source:
+    return ImageFolder(options.source, options.size, options.crop, options.labels, options.background_labels)
+
+
+def _command(
+    commands: Any,
+    name: str,
+    what: str,
+    source_of: Callable[[argparse.Namespace], Source],
+    example: str,
+    *,
+    skip_broken: bool = False,
+) -> argparse.ArgumentParser:
+    """A subcommand with what all of them have in common."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=what,
+        description=f"Make a store from {what}.",
+        epilog=f"example: python -m train.prepare {name} --source SOURCE --store STORE {example}",
+    )
+    parser.set_defaults(source_of=source_of)
+    parser.add_argument("--source", type=Path, required=True, help="the published folder or file")
+    parser.add_argument("--store", type=Path, required=True, help="folder to make")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a store that exists, once the new one is whole"
+    )
+    parser.add_argument(
+        "--skip-broken",
+        action=argparse.BooleanOptionalAction,
+        default=skip_broken,
+        help=f"count records that can't be read and go on, instead of ending [{'yes' if skip_broken else 'no'}]",
+    )
+    return parser
+
+
+def _add_records(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--records", type=_record_range, metavar="START:STOP", help="these records of the file instead of a split"
+    )
+
+
+def _add_background(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--background-labels", type=_positive, default=1, metavar="N", help="labels below N are background [1]"
+    )
+
+
+def _add_geometry(parser: argparse.ArgumentParser, crop: str | None, size: int) -> None:
+    parser.add_argument(
+        "--crop",
+        type=_crop,
+        default=crop,
+        metavar="TOP:BOTTOM,LEFT:RIGHT",
+        help=f"square to cut out before resizing [{crop or 'the largest in the centre'}]",
+    )
+    parser.add_argument("--size", type=_positive, default=size, help=f"height and width of the store's images [{size}]")
+
+
+def _crop(text: str) -> Crop:
+    try:
+        crop = Crop.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if crop.height != crop.width:
+        raise argparse.ArgumentTypeError(f"the crop {text} is {crop.height}x{crop.width}; it has to be square")
+    return crop
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"it has to be at least 1, not {number}")
+    return number
+
+
+def _record_range(text: str) -> tuple[int, int | None]:
+    start, colon, stop = text.partition(":")
+    numbers = (int(start or 0), int(stop) if stop else None)
+    if not colon or numbers[0] < 0 or (numbers[1] is not None and numbers[1] <= numbers[0]):
+        raise argparse.ArgumentTypeError(f"records are written START:STOP, such as 0:1000, not {text!r}")
+    return numbers
+
+
+if __name__ == "__main__":
+    sys.exit(main())
