@@ -1,0 +1,188 @@
+"""Many scenes drawn by many processes into one store."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.data.store import Store, StoreWriter
+from train.scenes.recipe import CAMERA_FIELDS, KINDS, LICENCE, scene_at
+from train.scenes.renderer import RenderError, SceneRenderer
+
+_CHUNK_BYTES = 4 << 20
+"""Of images in a piece of work: large enough that passing it on costs nothing, small enough to show progress."""
+_MILLIMETRES = 1000.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be drawn.
+
+    Attributes:
+        kind: name in `recipe.KINDS`.
+        count: number of scenes.
+        seed: of all of them.
+        size: height and width, pixels.
+        depth: whether depth is kept.
+        shadow_size: side of the shadow map in pixels; 0: no shadows.
+        split: name of the part of the data that this is.
+    """
+
+    kind: str
+    count: int
+    seed: int = 0
+    size: int = 64
+    depth: bool = False
+    shadow_size: int = 0
+    split: str = "train"
+
+    def writer(self, path: Path, overwrite: bool = False) -> StoreWriter:
+        """A writer for the store of these scenes."""
+        kind = KINDS[self.kind]
+        return StoreWriter(
+            path, dataset=kind.dataset, split=self.split, source="train.render", licence=LICENCE, height=self.size,
+            width=self.size, count=self.count, seed=self.seed, background_labels=kind.background_labels, labels=True,
+            factors=kind.factors, entities=kind.objects, depth=self.depth, camera_fields=CAMERA_FIELDS,
+            options={"kind": self.kind, "shadow_size": self.shadow_size}, overwrite=overwrite,
+        )  # fmt: skip
+
+
+class Artist:
+    """Draws the scenes of one order."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        kind = KINDS[order.kind]
+        self._renderer = SceneRenderer(
+            order.size, order.size, shadow_size=order.shadow_size, textures=kind.textures() if kind.textures else None
+        )
+
+    def draw(self, start: int, stop: int) -> dict[str, Any]:
+        """Scenes `start` to `stop` - 1 as the arrays that `StoreWriter.write` takes."""
+        order, size = self.order, self.order.size
+        images = np.empty((stop - start, size, size, 3), np.uint8)
+        labels = np.empty((stop - start, size, size), np.uint8)
+        depth = np.empty((stop - start, size, size), np.uint16) if order.depth else None
+        scenes = [scene_at(order.kind, order.seed, index) for index in range(start, stop)]
+        for place, scene in enumerate(scenes):
+            picture = self._renderer.draw(scene, depth=order.depth)
+            images[place], labels[place] = picture.image, picture.labels
+            if depth is not None and picture.depth is not None:
+                depth[place] = millimetres(picture.depth)
+        arrays: dict[str, Any] = {"images": images, "labels": labels}
+        arrays["cameras"] = np.stack([scene.camera.row(size, size) for scene in scenes])
+        if KINDS[order.kind].factors:
+            arrays["factors"] = KINDS[order.kind].factor_rows(scenes)
+        if depth is not None:
+            arrays["depth"] = depth
+        return arrays
+
+    def close(self) -> None:
+        """Give back what OpenGL holds."""
+        self._renderer.close()
+
+
+def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Depth in metres as whole millimetres; 0, which means unknown, for what is farther than 65 m."""
+    rounded = np.rint(depth * _MILLIMETRES)
+    return np.where(rounded <= np.iinfo(np.uint16).max, rounded, 0).astype(np.uint16)
+
+
+def draw_store(
+    order: Order,
+    path: Path,
+    *,
+    processes: int,
+    overwrite: bool = False,
+    progress: Callable[[int], object] = lambda count: None,
+) -> Store:
+    """Draw everything that the store at `path` still lacks; what an interrupted attempt drew is kept.
+
+    Args:
+        order: what to draw.
+        path: where the store will be.
+        processes: how many draw; the result doesn't depend on it.
+        overwrite: replace a store that is there.
+        progress: called with the number of scenes that have been written since the last call.
+    Raises:
+        StoreError: the store exists, or another process is writing it.
+        RenderError: scenes can't be drawn here.
+    """
+    chunk = max(1, _CHUNK_BYTES // (order.size * order.size * 3))
+    begin = time.monotonic()
+    with order.writer(path, overwrite) as writer:
+        progress(writer.written)
+        ranges = list(writer.missing(chunk))
+        for start, arrays in _drawn(order, ranges, processes):
+            writer.write(start, **arrays)
+            progress(len(arrays["images"]))
+        return writer.finish({"seconds": round(time.monotonic() - begin, 1), "processes": processes})
+
+
+def _drawn(order: Order, ranges: list[tuple[int, int]], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Start and arrays of each range, in order."""
+    if processes == 1:
+        artist = Artist(order)
+        try:
+            for start, stop in ranges:
+                yield start, artist.draw(start, stop)
+        finally:
+            artist.close()
+        return
+    # Spawn: OpenGL doesn't survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_drawing, initargs=(order,)) as pool:
+        yield from _in_order(pool, ranges, ahead=2 * processes)
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, ranges: Iterable[tuple[int, int]], ahead: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Results as they were asked for, never more than `ahead` of them waiting: a slow disk must not fill the memory."""
+    waiting: deque[tuple[int, Future[dict[str, Any]]]] = deque()
+    try:
+        for start, stop in ranges:
+            waiting.append((start, pool.submit(_draw, start, stop)))
+            if len(waiting) == ahead:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    except BrokenProcessPool as error:
+        raise RenderError(
+            "a drawing process died; if the system ran out of memory, use fewer --processes. What it says is above; "
+            "the same command goes on from where it was"
+        ) from error
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+_artist: Artist | None = None
+
+
+def _start_drawing(order: Order) -> None:
+    global _artist
+    _artist = Artist(order)
+
+
+def _draw(start: int, stop: int) -> dict[str, Any]:
+    assert _artist is not None
+    return _artist.draw(start, stop)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

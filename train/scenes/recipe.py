@@ -1,0 +1,78 @@
+"""Kinds of scenes by name: how one is drawn at random, and what the store of many says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from train.data.manifest import Factor
+from train.scenes import rooms
+from train.scenes.scene import CAMERA_FIELDS, Scene
+
+LICENCE = "rendered by monet_perception (Apache-2.0); no rights of others"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family of scenes.
+
+    Attributes:
+        sample: draws a scene.
+        dataset: name in the manifest.
+        objects: most objects in a scene.
+        background_labels: labels from this one on are objects.
+        factors: what is known about an object.
+        size: default height and width, pixels.
+        shadow_size: side of the shadow map, pixels; 0: no shadows.
+        textures: makes the renderer's textures.
+    """
+
+    sample: Callable[[np.random.Generator], Scene]
+    dataset: str
+    objects: int
+    background_labels: int
+    factors: Mapping[str, Factor]
+    size: int = 64
+    shadow_size: int = 0
+    textures: Callable[[], NDArray[np.uint8]] | None = None
+
+    def factor_rows(self, scenes: list[Scene]) -> dict[str, NDArray[Any]]:
+        """[n, objects] for each factor; NaN or -1 where a scene has fewer objects."""
+        rows: dict[str, NDArray[Any]] = {}
+        for name, factor in self.factors.items():
+            continuous = factor["kind"] == "continuous"
+            row = np.full((len(scenes), self.objects), np.nan if continuous else -1, np.float32 if continuous else np.int16)
+            for place, scene in enumerate(scenes):
+                values = scene.factors[name]
+                row[place, : len(values)] = values
+            rows[name] = row
+        return rows
+
+
+def _room_kind(variant: rooms.Variant) -> Kind:
+    objects = rooms.OBJECTS[variant][1]
+    return Kind(
+        sample=lambda generator: rooms.sample_room(generator, variant),
+        dataset="rooms" if variant == "train" else f"rooms_{variant}",
+        objects=objects,
+        background_labels=rooms.FIRST_OBJECT,
+        factors=rooms.FACTORS if objects else {},
+    )
+
+
+KINDS: dict[str, Kind] = {
+    **{f"rooms/{variant}": _room_kind(variant) for variant in rooms.OBJECTS},
+}
+"""By name; a name and not the Kind itself travels to the processes that draw."""
+
+
+def scene_at(kind: str, seed: int, index: int) -> Scene:
+    """Scene number `index` of those with this seed: the same whoever draws it, and whatever was drawn before."""
+    return KINDS[kind].sample(np.random.default_rng((seed, index)))
+
+
+__all__ = ["CAMERA_FIELDS", "KINDS", "LICENCE", "Kind", "scene_at"]

@@ -1,0 +1,237 @@
+"""Draws scenes off screen with MuJoCo: image, label image and depth."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+# Before mujoco and Mesa are imported or loaded: rendering without a screen, and one core for each process, because many
+# processes that draw small pictures are faster than threads that share one.
+os.environ.setdefault("MUJOCO_GL", "egl")
+os.environ.setdefault("LP_NUM_THREADS", "0")
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from train.scenes.scene import Camera, Light, Scene, Thing
+from train.scenes.shapes import MESHES, SOLIDS, normals_of
+
+NEAR, FAR = 0.05, 60.0
+"""Distances of the clipping planes, metres."""
+MAX_THINGS = 64
+_TYPES = {name: getattr(mujoco.mjtGeom, f"mjGEOM_{name.upper()}") for name in SOLIDS}
+_MESH = mujoco.mjtGeom.mjGEOM_MESH
+_FLAG = mujoco.mjtRndFlag
+
+
+class RenderError(RuntimeError):
+    """Scenes can't be drawn on this machine."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn scene: image uint8 [H, W, 3], labels uint8 [H, W], depth float32 [H, W] in metres along z (0: nothing)."""
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    depth: NDArray[np.float32] | None
+
+
+class SceneRenderer:
+    """Draws one scene after the other.
+
+    One model is compiled, which holds only meshes and textures; each scene fills MuJoCo's list of things to draw directly.
+    That takes 0.05 ms where compiling a model takes 10. Images are drawn at `supersampling` times their size and
+    averaged: on a CPU this antialiases at half the cost of OpenGL's multisampling.
+
+    Args:
+        height, width: of the pictures, pixels.
+        supersampling: drawn pixels to an image pixel, along each axis.
+        shadow_size: side of the shadow map in pixels; 0: no shadows, which is ten times as fast.
+        textures: uint8 [T, S, S, 3] that things can name by number.
+    Raises:
+        RenderError: OpenGL without a screen is not available.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        supersampling: int = 2,
+        shadow_size: int = 0,
+        textures: NDArray[np.uint8] | None = None,
+    ) -> None:
+        self.height, self.width, self.supersampling = height, width, supersampling
+        self._shadows = shadow_size > 0
+        drawn = (supersampling * height, supersampling * width)
+        self._model = _assets(drawn, shadow_size, textures)
+        self._mesh_numbers = {name: number for number, name in enumerate(MESHES)}
+        self._mesh_frames = [_mesh_frame(self._model, number) for number in range(self._model.nmesh)]
+        self._opengl, self._context = _context(self._model, drawn)
+        self._scene = mujoco.MjvScene(self._model, MAX_THINGS)
+        self._large = mujoco.MjrRect(0, 0, drawn[1], drawn[0])
+        self._small = mujoco.MjrRect(0, 0, width, height)
+        self._pixels = np.empty((*drawn, 3), np.uint8)
+        self._codes = np.empty((height, width, 3), np.uint8)
+        self._depth = np.empty((height, width), np.float32)
+
+    def draw(self, scene: Scene, depth: bool = False) -> Picture:
+        """Draw `scene`; `depth`: with its depth."""
+        self._fill(scene)
+        image = self._draw_image(scene)
+        labels = self._draw_labels(depth)
+        return Picture(image, labels, self._metres() if depth else None)
+
+    def close(self) -> None:
+        """Give back what OpenGL holds."""
+        self._context.free()
+        self._opengl.free()
+
+    def _fill(self, scene: Scene) -> None:
+        if len(scene.things) > MAX_THINGS:
+            raise ValueError(f"a scene can have at most {MAX_THINGS} things, not {len(scene.things)}")
+        for place, thing in enumerate(scene.things):
+            self._place_thing(self._scene.geoms[place], thing)
+        self._scene.ngeom = len(scene.things)
+        for place, light in enumerate(scene.lights):
+            _place_light(self._scene.lights[place], light)
+        self._scene.nlight = len(scene.lights)
+        for eye in self._scene.camera:  # MuJoCo draws what lies between two eyes
+            _place_camera(eye, scene.camera)
+
+    def _place_thing(self, geom: Any, thing: Thing) -> None:
+        kind, size, position, rotation = _TYPES.get(thing.shape), thing.size, thing.position, thing.rotation
+        if kind is None:
+            mesh = self._mesh_numbers[thing.shape]
+            frame, origin = self._mesh_frames[mesh]
+            stretched = np.array(rotation).reshape(3, 3) * size
+            # A mesh has no size of its own, but whatever matrix it is given OpenGL applies, also one that stretches.
+            mujoco.mjv_initGeom(
+                geom, _MESH, _ONES, stretched @ origin + position, (stretched @ frame).ravel(), (*thing.colour, 1.0)
+            )
+            geom.dataid = 2 * mesh  # even numbers are the meshes, odd ones their convex hulls
+        else:
+            if thing.shape == "capsule":  # MuJoCo's half length is that of the cylinder between the caps
+                size = (size[0], size[1], max(size[2] - size[0], 1e-6))
+            mujoco.mjv_initGeom(geom, kind, size, position, rotation, (*thing.colour, 1.0))
+        geom.category = mujoco.mjtCatBit.mjCAT_STATIC
+        geom.segid = thing.label - 1  # drawn as the colour segid + 1
+        geom.specular, geom.shininess, geom.reflectance = thing.specular, thing.shininess, thing.reflectance
+        geom.matid = -1
+        if thing.texture is not None:
+            geom.matid = thing.texture
+
+    def _draw_image(self, scene: Scene) -> NDArray[np.uint8]:
+        flags = self._scene.flags
+        flags[:] = 0
+        flags[_FLAG.mjRND_CULL_FACE] = 1
+        flags[_FLAG.mjRND_SKYBOX] = scene.sky
+        flags[_FLAG.mjRND_SHADOW] = self._shadows
+        flags[_FLAG.mjRND_REFLECTION] = any(thing.reflectance > 0 for thing in scene.things)
+        mujoco.mjr_render(self._large, self._scene, self._context)
+        mujoco.mjr_readPixels(self._pixels, None, self._large, self._context)
+        n = self.supersampling
+        blocks = self._pixels[::-1].reshape(self.height, n, self.width, n, 3)
+        if n == 1:
+            return blocks[:, 0, :, 0].copy()
+        total = np.zeros((self.height, self.width, 3), np.uint16)
+        for row in range(n):
+            for column in range(n):
+                total += blocks[:, row, :, column]
+        return ((total + n * n // 2) // (n * n)).astype(np.uint8)
+
+    def _draw_labels(self, depth: bool) -> NDArray[np.uint8]:
+        flags = self._scene.flags
+        flags[:] = 0
+        flags[_FLAG.mjRND_CULL_FACE] = flags[_FLAG.mjRND_SEGMENT] = flags[_FLAG.mjRND_IDCOLOR] = 1
+        mujoco.mjr_render(self._small, self._scene, self._context)
+        mujoco.mjr_readPixels(self._codes, self._depth if depth else None, self._small, self._context)
+        return self._codes[::-1, :, 0].copy()
+
+    def _metres(self) -> NDArray[np.float32]:
+        """Depth along z from OpenGL's reversed one, which is 1 at the near plane and 0 where nothing is drawn."""
+        code = self._depth[::-1].astype(np.float64)
+        distance = NEAR * FAR / (NEAR + code * (FAR - NEAR))
+        return np.where(code > 0, distance, 0).astype(np.float32)
+
+
+_ONES = (1.0, 1.0, 1.0)
+
+
+def _assets(drawn: tuple[int, int], shadow_size: int, textures: NDArray[np.uint8] | None) -> Any:
+    """A compiled model that holds the meshes, the sky and the textures, and nothing that moves."""
+    spec = mujoco.MjSpec()
+    spec.visual.global_.offheight, spec.visual.global_.offwidth = drawn
+    spec.visual.quality.shadowsize = shadow_size
+    spec.visual.quality.offsamples = 0
+    spec.add_texture(
+        name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+        rgb1=[0.4, 0.6, 0.9], rgb2=[0.12, 0.25, 0.6], width=64, height=384,
+    )  # fmt: skip
+    for name, make in MESHES.items():
+        triangles = make()
+        mesh = spec.add_mesh(name=name)
+        mesh.uservert = triangles.ravel()
+        mesh.usernormal = normals_of(name, triangles).ravel()
+        mesh.userface = np.arange(3 * len(triangles))
+        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
+        spec.worldbody.add_geom(type=_MESH, meshname=name)
+    for number, texture in enumerate(() if textures is None else textures):
+        spec.add_texture(
+            name=f"texture{number}", type=mujoco.mjtTexture.mjTEXTURE_2D, width=texture.shape[1],
+            height=texture.shape[0], nchannel=3, data=texture.tobytes(),
+        )  # fmt: skip
+        spec.add_material(name=f"texture{number}").textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = f"texture{number}"
+    return spec.compile()
+
+
+def _mesh_frame(model: Any, mesh: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rotation [3, 3] and origin [3] of the axes into which MuJoCo moved the mesh, in those it was made in."""
+    rotation = np.empty(9)
+    mujoco.mju_quat2Mat(rotation, model.mesh_quat[mesh])
+    return rotation.reshape(3, 3), model.mesh_pos[mesh].copy()
+
+
+def _context(model: Any, drawn: tuple[int, int]) -> tuple[Any, Any]:
+    try:
+        opengl = mujoco.GLContext(drawn[1], drawn[0])
+        opengl.make_current()
+        context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+    except Exception as error:  # PyOpenGL, EGL and MuJoCo each raise their own kinds
+        raise RenderError(
+            f"OpenGL without a screen is not available ({error}). On Debian and Ubuntu: "
+            "apt install libegl1 libgl1-mesa-dri libgles2; also check that MUJOCO_GL is egl or unset "
+            f"(it is {os.environ['MUJOCO_GL']})"
+        ) from error
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+    context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+    return opengl, context
+
+
+def _place_light(target: Any, light: Light) -> None:
+    target.pos, target.dir = light.position, light.direction
+    target.ambient = target.diffuse = target.specular = 0
+    for name in ("ambient", "diffuse", "specular"):
+        setattr(target, name, (getattr(light, name),) * 3)
+    target.type = (
+        mujoco.mjtLightType.mjLIGHT_DIRECTIONAL if light.directional else mujoco.mjtLightType.mjLIGHT_SPOT
+    )
+    target.attenuation = (1.0, 0.0, 0.0)
+    target.cutoff, target.exponent = 180.0, 0.0
+    target.headlight, target.castshadow = 0, light.casts_shadow
+    target.texid = -1
+
+
+def _place_camera(target: Any, camera: Camera) -> None:
+    target.pos, target.forward, target.up = camera.position, camera.forward, camera.up
+    top = NEAR * math.tan(math.radians(camera.field_of_view) / 2)
+    target.frustum_top, target.frustum_bottom = top, -top
+    target.frustum_center, target.frustum_width = 0.0, 0.0  # a width of zero: square pixels
+    target.frustum_near, target.frustum_far = NEAR, FAR
+    target.orthographic = 0
+
+
