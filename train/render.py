@@ -2,6 +2,7 @@
 
     python -m train.render rooms --count 100000 --seed 0 --store data/rooms_train
     python -m train.render rooms --variant identical_color --count 1000 --seed 3 --store data/rooms_same
+    python -m train.render tabletop --count 30000 --size 64 --shadow-size 0 --store data/tabletop64
 
 A scene depends on the kind, the seed and its number only, not on how many processes draw. The store appears at its path
 when everything is in it; the same command run again after an interruption goes on from where it was.
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _render(options: argparse.Namespace) -> None:
     kind = options.kind_of(options)
     size = options.size or KINDS[kind].size
-    order = Order(kind, options.count, options.seed, size, options.depth, KINDS[kind].shadow_size, options.split)
+    shadow_size = KINDS[kind].shadow_size if options.shadow_size is None else options.shadow_size
+    order = Order(kind, options.count, options.seed, size, options.depth, shadow_size, options.split)
     with tqdm(total=options.count, unit="scene", dynamic_ncols=True, smoothing=0.05) as bar:
         store = draw_store(
             order, options.store, processes=options.processes, overwrite=options.overwrite, progress=bar.update
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="SCENES")
     _add_rooms(commands)
+    _add_tabletop(commands)
     return parser
 
 
@@ -66,6 +69,13 @@ def _add_rooms(commands: Any) -> None:
     parser = _command(commands, "rooms", "rooms like those of Objects Room, 64x64", "--count 1000 --store data/rooms")
     parser.add_argument("--variant", choices=get_args(Variant), default="train", help="as published [train]")
     parser.set_defaults(kind_of=lambda options: f"rooms/{options.variant}")
+
+
+def _add_tabletop(commands: Any) -> None:
+    parser = _command(
+        commands, "tabletop", "tabletops with CLEVR's factors and shadows, 128x128", "--count 1000 --store data/tabletop"
+    )
+    parser.set_defaults(kind_of=lambda options: "tabletop")
 
 
 def _command(commands: Any, name: str, help: str, example: str) -> argparse.ArgumentParser:
@@ -77,6 +87,9 @@ def _command(commands: Any, name: str, help: str, example: str) -> argparse.Argu
     parser.add_argument("--seed", type=int, default=0, help="of the scenes; other seeds give other scenes [0]")
     parser.add_argument("--size", type=_positive, help="height and width in pixels [the kind's own]")
     parser.add_argument("--depth", action="store_true", help="keep depth, in millimetres")
+    parser.add_argument(
+        "--shadow-size", type=int, metavar="S", help="shadow map in pixels; 0: no shadows, much faster [the kind's own]"
+    )
     parser.add_argument("--split", default="train", help="what the manifest calls these scenes [train]")
     parser.add_argument("--overwrite", action="store_true", help="replace a store that is there")
     parser.add_argument(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.manifest import Factor
-from train.scenes import rooms
+from train.scenes import rooms, tabletop
 from train.scenes.scene import CAMERA_FIELDS, Scene
 
 LICENCE = "rendered by monet_perception (Apache-2.0); no rights of others"
@@ -66,6 +66,15 @@ def _room_kind(variant: rooms.Variant) -> Kind:
 
 KINDS: dict[str, Kind] = {
     **{f"rooms/{variant}": _room_kind(variant) for variant in rooms.OBJECTS},
+    "tabletop": Kind(
+        sample=tabletop.sample_tabletop,
+        dataset="tabletop",
+        objects=tabletop.OBJECTS[1],
+        background_labels=1,
+        factors=tabletop.FACTORS,
+        size=128,
+        shadow_size=1024,
+    ),
 }
 """By name; a name and not the Kind itself travels to the processes that draw."""
 

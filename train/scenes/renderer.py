@@ -22,7 +22,11 @@ from train.scenes.shapes import MESHES, SOLIDS, normals_of
 NEAR, FAR = 0.05, 60.0
 """Distances of the clipping planes, metres."""
 MAX_THINGS = 64
+SHADOWED_RADIUS = 6.0
+"""Shadows of directional lights fall within this distance of the line through the light, metres."""
 _TYPES = {name: getattr(mujoco.mjtGeom, f"mjGEOM_{name.upper()}") for name in SOLIDS}
+_BACKGROUND_CODE = 255
+"""Stands for label 0 while labels are drawn: things of label 0 have to hide what is behind them."""
 _MESH = mujoco.mjtGeom.mjGEOM_MESH
 _FLAG = mujoco.mjtRndFlag
 
@@ -119,7 +123,7 @@ class SceneRenderer:
                 size = (size[0], size[1], max(size[2] - size[0], 1e-6))
             mujoco.mjv_initGeom(geom, kind, size, position, rotation, (*thing.colour, 1.0))
         geom.category = mujoco.mjtCatBit.mjCAT_STATIC
-        geom.segid = thing.label - 1  # drawn as the colour segid + 1
+        geom.segid = (thing.label or _BACKGROUND_CODE) - 1  # drawn as the colour segid + 1, and -1 not at all
         geom.specular, geom.shininess, geom.reflectance = thing.specular, thing.shininess, thing.reflectance
         geom.matid = -1
         if thing.texture is not None:
@@ -150,7 +154,9 @@ class SceneRenderer:
         flags[_FLAG.mjRND_CULL_FACE] = flags[_FLAG.mjRND_SEGMENT] = flags[_FLAG.mjRND_IDCOLOR] = 1
         mujoco.mjr_render(self._small, self._scene, self._context)
         mujoco.mjr_readPixels(self._codes, self._depth if depth else None, self._small, self._context)
-        return self._codes[::-1, :, 0].copy()
+        labels = self._codes[::-1, :, 0].copy()
+        labels[labels == _BACKGROUND_CODE] = 0
+        return labels
 
     def _metres(self) -> NDArray[np.float32]:
         """Depth along z from OpenGL's reversed one, which is 1 at the near plane and 0 where nothing is drawn."""
@@ -186,7 +192,10 @@ def _assets(drawn: tuple[int, int], shadow_size: int, textures: NDArray[np.uint8
             height=texture.shape[0], nchannel=3, data=texture.tobytes(),
         )  # fmt: skip
         spec.add_material(name=f"texture{number}").textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = f"texture{number}"
-    return spec.compile()
+    model = spec.compile()
+    model.stat.extent = SHADOWED_RADIUS  # MuJoCo multiplies it with shadowclip
+    model.vis.map.shadowclip = 1.0
+    return model
 
 
 def _mesh_frame(model: Any, mesh: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
