@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="SCENES")
     _add_rooms(commands)
     _add_tabletop(commands)
+    _add_clutter(commands)
     return parser
 
 
@@ -76,6 +77,16 @@ def _add_tabletop(commands: Any) -> None:
         commands, "tabletop", "tabletops with CLEVR's factors and shadows, 128x128", "--count 1000 --store data/tabletop"
     )
     parser.set_defaults(kind_of=lambda options: "tabletop")
+
+
+def _add_clutter(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "clutter",
+        "random objects before random backgrounds, for supervised pre-training, 64x64",
+        "--count 60000 --store data/clutter",
+    )
+    parser.set_defaults(kind_of=lambda options: "clutter")
 
 
 def _command(commands: Any, name: str, help: str, example: str) -> argparse.ArgumentParser:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.manifest import Factor
-from train.scenes import rooms, tabletop
+from train.scenes import clutter, rooms, tabletop
 from train.scenes.scene import CAMERA_FIELDS, Scene
+from train.scenes.textures import textures
 
 LICENCE = "rendered by monet_perception (Apache-2.0); no rights of others"
 
@@ -74,6 +75,14 @@ KINDS: dict[str, Kind] = {
         factors=tabletop.FACTORS,
         size=128,
         shadow_size=1024,
+    ),
+    "clutter": Kind(
+        sample=clutter.sample_clutter,
+        dataset="clutter",
+        objects=clutter.OBJECTS[1],
+        background_labels=1,
+        factors=clutter.FACTORS,
+        textures=textures,
     ),
 }
 """By name; a name and not the Kind itself travels to the processes that draw."""

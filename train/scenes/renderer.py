@@ -187,10 +187,10 @@ def _assets(drawn: tuple[int, int], shadow_size: int, textures: NDArray[np.uint8
         mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
         spec.worldbody.add_geom(type=_MESH, meshname=name)
     for number, texture in enumerate(() if textures is None else textures):
+        height, width, channels = texture.shape
         spec.add_texture(
-            name=f"texture{number}", type=mujoco.mjtTexture.mjTEXTURE_2D, width=texture.shape[1],
-            height=texture.shape[0], nchannel=3, data=texture.tobytes(),
-        )  # fmt: skip
+            name=f"texture{number}", type=mujoco.mjtTexture.mjTEXTURE_2D, width=width, height=height, nchannel=channels
+        ).data = texture.tobytes()
         spec.add_material(name=f"texture{number}").textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = f"texture{number}"
     model = spec.compile()
     model.stat.extent = SHADOWED_RADIUS  # MuJoCo multiplies it with shadowclip

@@ -32,7 +32,6 @@ class Thing:
         colour: of its surface; a texture is multiplied by it.
         label: what the label image shows where it is visible.
         texture: number of a texture of the renderer, or None.
-        texture_repeat: how often the texture repeats over the thing, along both of its axes.
         specular, shininess, reflectance: of the surface, [0, 1].
     """
 
@@ -43,7 +42,6 @@ class Thing:
     label: int
     rotation: tuple[float, ...] = IDENTITY
     texture: int | None = None
-    texture_repeat: tuple[float, float] = (1.0, 1.0)
     specular: float = 0.2
     shininess: float = 0.3
     reflectance: float = 0.0
