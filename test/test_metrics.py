@@ -156,7 +156,8 @@ def test_accumulated_means_are_those_of_the_images() -> None:
     torch.testing.assert_close(result["ari_multi"], scores.ari[scores.objects >= 2].mean())
     table = metrics.by_objects()
     assert sum(row["images"] for row in table.values()) == 40
-    assert math.isnan(table[0]["ari"]) and not math.isnan(table[0]["mse"])
+    assert math.isnan(table[0]["ari"])
+    assert not math.isnan(table[0]["mse"])
     for n, row in table.items():
         chosen = scores.objects == n
         assert row["images"] == int(chosen.sum())
@@ -170,7 +171,8 @@ def test_nothing_seen_is_not_a_number() -> None:
         torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, 4, 4, dtype=torch.long), torch.tensor([0.5, 0.25])
     )
     result = metrics.compute()
-    assert math.isnan(result["ari"]) and math.isnan(result["mbo"])
+    assert math.isnan(result["ari"])
+    assert math.isnan(result["mbo"])
     assert result["mse"] == 0.375
 
 

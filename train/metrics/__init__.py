@@ -6,6 +6,7 @@ from train.metrics.segmentation import (
     adjusted_rand_index,
     image_scores,
     mean_squared_error,
+    overlaps,
     segmentation_covering,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "adjusted_rand_index",
     "image_scores",
     "mean_squared_error",
+    "overlaps",
     "segmentation_covering",
 ]

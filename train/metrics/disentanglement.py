@@ -184,7 +184,12 @@ def separated_attribute_predictability(codes: Floats, factors: Sequence[Factor],
 
 
 def factor_vae_score(
-    codes: Floats, factors: Sequence[Factor], *, seed: int = 0, votes: tuple[int, int] = (10_000, 5_000), group: int = 64
+    codes: Floats,
+    factors: Sequence[Factor],
+    *,
+    seed: int = 0,
+    votes: tuple[int, int] = (10_000, 5_000),
+    group: int = 64,
 ) -> float:
     """FactorVAE score (Kim and Mnih 2018): can the fixed factor be told from the latent that varies least?
 
@@ -209,8 +214,8 @@ def infomec(codes: Floats, factors: Sequence[Factor], *, seed: int = 0) -> InfoM
     """InfoM, InfoE and InfoC (Hsu et al. 2023, section 5).
 
     Mutual information is estimated with nearest neighbours between a continuous latent and a factor's classes.
-    Modularity asks whether each active latent knows of one factor, compactness whether each factor is known to one active
-    latent; 0 is what an even spread would score. Explicitness is the share of a factor's entropy that a linear
+    Modularity asks whether each active latent knows of one factor, compactness whether each factor is known to one
+    active latent; 0 is what an even spread would score. Explicitness is the share of a factor's entropy that a linear
     classifier takes away. Where it is near 0, the other two are ratios of noise and say nothing.
     """
     spread = codes.std(axis=0)
@@ -248,9 +253,7 @@ def _check(codes: Floats, factors: Sequence[Factor]) -> None:
 def _split(codes: Floats, factor: Factor, target: NDArray[np.generic], seed: int) -> list[NDArray[np.generic]]:
     """train codes, test codes, train target, test target; two to one, as Locatello et al. (10,000 to 5,000)."""
     known = factor.known
-    parts: list[NDArray[np.generic]] = train_test_split(
-        codes[known], target[known], test_size=1 / 3, random_state=seed
-    )
+    parts: list[NDArray[np.generic]] = train_test_split(codes[known], target[known], test_size=1 / 3, random_state=seed)
     return parts
 
 

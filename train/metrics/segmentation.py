@@ -58,7 +58,7 @@ def image_scores(labels: Tensor, predicted: Tensor, background: int, min_pixels:
     table = _contingency(labels, predicted)
     area = table.sum(dim=2)
     foreground = (area >= max(min_pixels, 1)) & (torch.arange(area.shape[1], device=area.device) >= background)
-    best = _best_overlap(table)
+    best = _overlaps(table).amax(dim=2)
     objects = foreground.sum(dim=1)
     weights = area * foreground
     best_sum = (best * foreground).sum(dim=1)
@@ -97,6 +97,16 @@ def segmentation_covering(
     """
     scores = image_scores(labels, predicted, background, min_pixels)
     return scores.covering if weighted else scores.msc
+
+
+def overlaps(labels: Tensor, predicted: Tensor) -> Tensor:
+    """IoU of every true region with every predicted segment.
+
+    Args: as `image_scores`.
+    Returns:
+        [B, G, P] float64; G and P are one more than the largest label and slot met, absent ones overlap nothing.
+    """
+    return _overlaps(_contingency(labels, predicted))
 
 
 def mean_squared_error(images: Tensor, reconstructions: Tensor) -> Tensor:
@@ -203,10 +213,9 @@ def _contingency(labels: Tensor, predicted: Tensor) -> Tensor:
     return table.view(batch, n_true, n_slot)
 
 
-def _best_overlap(table: Tensor) -> Tensor:
-    """Best IoU of each true region with any predicted segment: [B, G, P] counts -> [B, G] float64, 0 if absent."""
+def _overlaps(table: Tensor) -> Tensor:
     union = table.sum(dim=2, keepdim=True) + table.sum(dim=1, keepdim=True) - table
-    return (table.double() / union.clamp(min=1)).amax(dim=2)
+    return table.double() / union.clamp(min=1)
 
 
 def _rand_index(table: Tensor) -> Tensor:

@@ -1,0 +1,231 @@
+"""`python -m train.evaluate`: what it reports is what the robot's decomposer does, counted by the book."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from painted_scenes import BACKGROUND, paint_store, save_network
+from sklearn.metrics import adjusted_rand_score
+
+from monet_perception.checkpoint import load_checkpoint
+from monet_perception.decomposer import Decomposer, Roi
+from monet_perception.networks import PRESETS, MonetConfig
+from train import samples
+from train.data.store import Store
+from train.evaluate import Evaluation, evaluate, main, model_name
+from train.inference import decompose_store, fit_labels
+from train.report import Score
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return paint_store(tmp_path_factory.mktemp("stores") / "painted")
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("networks")
+    return [save_network(folder / f"seed{seed}.safetensors", seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def decomposer(networks: list[Path]) -> Decomposer:
+    return Decomposer(networks[0], device="cpu", backend="torch", precision="float32", crop="whole")
+
+
+def test_evaluates_what_the_robot_runs(decomposer: Decomposer, store: Store) -> None:
+    """Batches of a store give the masks and latents of frames that come one by one, as they come to the node."""
+    batches = list(decompose_store(decomposer, store, batch_size=7))
+    assert sum(len(batch.index) for batch in batches) == len(store)
+    for batch in batches:
+        for i, index in enumerate(batch.index):
+            alone = decomposer(np.array(store.images[index]), reconstruct=True)
+            for name in ("masks", "latent_mean", "latent_log_sigma", "reconstructions", "decoded_masks"):
+                np.testing.assert_allclose(
+                    getattr(batch.decomposition, name)[i], getattr(alone, name), atol=2e-5, err_msg=name
+                )
+
+
+def test_evaluates_what_was_trained(decomposer: Decomposer, networks: list[Path], store: Store) -> None:
+    """The network as training runs it and the decomposer get the same scores."""
+    monet, _ = load_checkpoint(networks[0])
+    images = torch.from_numpy(np.array(store.images)).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        output = monet(images)
+    clipped = output._replace(reconstructions=output.reconstructions.clamp(0, 1))  # as pictures are
+    expected_mse = (clipped.mixture() - images).square().mean(dim=(1, 2, 3)).numpy()
+    predicted = output.log_masks.argmax(dim=1).numpy()
+    scores, objects = evaluate(decomposer, store, batch_size=10)
+    np.testing.assert_allclose(scores["mse"], expected_mse, rtol=1e-3)
+    assert store.labels is not None
+    for i, labels in enumerate(store.labels):
+        foreground = labels >= BACKGROUND
+        assert objects[i] == len(np.unique(labels[foreground]))
+        expected = adjusted_rand_score(labels[foreground], predicted[i][foreground]) if foreground.any() else math.nan
+        assert scores["ari"][i] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+def test_command_writes_tables_json_and_figures(
+    networks: list[Path], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [str(path) for path in networks[:2]] + [f"Third={networks[2]}"]
+    argv += ["--store", str(store.path), "--backend", "torch", "--bootstrap", "50", "--examples", "2"]
+    argv += ["--json", str(tmp_path / "out" / "scores.json"), "--markdown", str(tmp_path / "table.md")]
+    argv += ["--figures", str(tmp_path / "figures")]
+    assert main(argv) == 0
+    screen = capsys.readouterr().out
+    assert "MONet" in screen
+    assert "by number of visible objects" in screen
+
+    result = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert result["command"].startswith("python -m train.evaluate ")
+    assert result["machine"]["cpus"] >= 1
+    seeds, third = result["models"]
+    assert (seeds["model"], seeds["networks"], seeds["images"]) == ("MONet", 2, len(store))
+    values = [one["scores"]["ari"] for one in result["networks"][:2]]
+    assert seeds["scores"]["ari"]["value"] == pytest.approx(np.mean(values))
+    assert seeds["scores"]["ari"]["deviation"] == pytest.approx(np.std(values, ddof=1))
+    assert third["model"] == "Third"
+    assert third["scores"]["msc"]["low"] <= third["scores"]["msc"]["value"] <= third["scores"]["msc"]["high"]
+    table = result["networks"][2]["by_objects"]
+    assert sum(row["images"] for row in table.values()) == len(store)
+    assert table["0"]["ari"] is None  # no foreground, no score; JSON has no NaN
+
+    rows = (tmp_path / "table.md").read_text().splitlines()
+    cells = rows[2].strip("|").split("|")
+    assert [cell.strip() for cell in cells] == ["Model", "Networks", "ARI ↑", "MSC ↑", "MSE × 10⁻³ ↓"]
+    ours = next(row for row in rows if "Third" in row)
+    assert f"{third['scores']['ari']['value'] * 100:.2f} [" in ours
+    assert any("(thesis)" in row and "86.88 ± 1.23" in row for row in rows)
+
+    written = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert written == [
+        "decomposition_painted_image0.png",
+        "decomposition_painted_image1.png",
+        "scores_by_objects_painted.png",
+    ]
+    assert imread(tmp_path / "figures" / written[0]).std() > 0.05  # not an empty page
+    assert imread(tmp_path / "figures" / written[0]).shape[1] > 3 * 200  # three networks side by side
+
+
+def test_multi_object_images_are_reported_apart(decomposer: Decomposer, store: Store) -> None:
+    scores, objects = evaluate(decomposer, store)
+    one = Evaluation("m", Path("c"), decomposer.info, store.path, "cpu", 0.0, scores, objects)
+    assert one.means()["ari_multi"] == pytest.approx(scores["ari"][objects >= 2].mean())
+    assert one.by_objects()[2]["msc"] == pytest.approx(scores["msc"][objects == 2].mean())
+    assert one.means()["mbo"] == pytest.approx(scores["best_overlap"].sum() / objects.sum())
+
+
+def test_intervals_hold_the_mean_and_shrink_with_the_images() -> None:
+    random = np.random.default_rng(0)
+
+    def interval(count: int) -> tuple[float, float]:
+        values = random.uniform(size=count)
+        names = ("ari", "ari_all", "msc", "covering", "mse", "mse_decoded", "best_overlap")
+        one = Evaluation("m", Path(), None, Path(), "", 0, dict.fromkeys(names, values), np.ones(count, int))  # type: ignore[arg-type]
+        return one.intervals(500, 0)["msc"]
+
+    low, high = interval(1000)
+    assert low < 0.5 < high
+    # The standard error of a mean of uniforms is known.
+    assert high - low == pytest.approx(2 * 1.96 / math.sqrt(12 * 1000), rel=0.2)
+    assert np.ptp(interval(100)) > 2 * (high - low)
+
+
+def test_store_without_labels_still_gets_its_mse(
+    networks: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paint_store(tmp_path / "bare", count=4, labels=False)
+    assert main([str(networks[0]), "--store", str(tmp_path / "bare"), "--json", str(tmp_path / "s.json")]) == 0
+    assert "no labels" in capsys.readouterr().out
+    scores = json.loads((tmp_path / "s.json").read_text())["networks"][0]["scores"]
+    assert scores["ari"] is None
+    assert scores["mse"] > 0
+
+
+def test_initialisation_table_has_two_name_columns(networks: list[Path], store: Store, tmp_path: Path) -> None:
+    target = tmp_path / "t.md"
+    argv = [f"MONet/Kaiming={networks[0]}", f"MONet/Default={networks[1]}", "--store", str(store.path), "--limit", "4"]
+    assert main([*argv, "--table", "5.1", "--markdown", str(target), "--bootstrap", "20"]) == 0
+    rows = target.read_text().splitlines()
+    assert rows[2].startswith("| Architecture | Initialisation |")
+    assert "10⁻⁴" in rows[2]
+    assert rows[4].startswith("| MONet | Kaiming | 1 |")
+
+
+def test_figures_of_scenes_with_so_many_objects(networks: list[Path], store: Store, tmp_path: Path) -> None:
+    argv = [str(networks[0]), "--store", str(store.path), "--limit", "2", "--figures", str(tmp_path)]
+    assert main([*argv, "--example-objects", "3", "--examples", "1", "--format", "svg"]) == 0
+    assert (tmp_path / "decomposition_painted_seed0_3_objects.svg").exists()
+    assert main([*argv, "--example-objects", "9"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "store_name", "message"),
+    [("missing.safetensors", "painted", "no such file"), ("good", "nowhere", "there is no store at")],
+)
+def test_errors_name_the_cause(
+    checkpoint: str,
+    store_name: str,
+    message: str,
+    networks: list[Path],
+    store: Store,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = networks[0] if checkpoint == "good" else store.path.parent / checkpoint
+    assert main([str(path), "--store", str(store.path.parent / store_name)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_labels_follow_the_crop_of_the_masks() -> None:
+    labels = np.zeros((1, 6, 10), np.uint8)
+    labels[0, :, 2:8] = 7  # exactly the centre square
+    fitted = fit_labels(labels, Roi(x=2, y=0, width=6, height=6), 12, 12)
+    assert fitted.shape == (1, 12, 12)
+    assert (fitted == 7).all()
+    whole = fit_labels(labels, Roi(x=0, y=0, width=10, height=6), 12, 20)
+    np.testing.assert_array_equal(whole[0, 0], np.repeat(labels[0, 0], 2))
+    assert set(np.unique(whole)) == {0, 7}
+
+
+def test_models_are_named_as_in_the_thesis() -> None:
+    assert model_name(MonetConfig(attention="unet")) == "MONet"
+    assert model_name(MonetConfig(skip_connections=False)) == "MONet-RN50"
+    assert model_name(MonetConfig()) == "MONet-RN50*"
+    assert model_name(PRESETS["monet_rn18_star"]) == "MONet-RN18*"
+
+
+def test_scores_read_like_the_tables() -> None:
+    assert Score(0.8688, deviation=0.0123).text(100) == "86.88 ± 1.23"
+    assert Score(0.8688, 0.86, 0.875).text(100) == "86.88 [86.00, 87.50]"
+    assert Score(math.nan).text() == "-"
+
+
+def test_samples_of_a_store(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert samples.main([str(store.path), "--rows", "2", "--columns", "5", "--output", str(tmp_path)]) == 0
+    assert imread(tmp_path / "samples_painted.png").std() > 0.05
+    # In reading order: empty rooms, which have black labels only below the dark room, come before full ones.
+    axis = samples.samples_figure(store, 1, len(store)).axes[0]
+    canvas = np.asarray(axis.images[0].get_array())
+    bright = [canvas[:32, place * 35 : place * 35 + 32].max() for place in range(len(store))]
+    assert max(bright[:6]) < 0.35 < min(bright[6:])  # a quarter of the rooms has no object; walls are dark
+    assert samples.main([str(tmp_path)]) == 2
+    assert "no store" in capsys.readouterr().err
+
+
+def test_help_shows_examples() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "train.evaluate", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "examples:" in done.stdout
+    assert "--store" in done.stdout

@@ -1,0 +1,312 @@
+"""Measures how disentangled the latents of slots are: slots are matched to the objects of a store that has factors.
+
+The thesis could only look at its latents (section 5.3); this puts figures to them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from scipy.optimize import linear_sum_assignment
+
+from monet_perception.checkpoint import CheckpointError
+from monet_perception.decomposer import Decomposer, DeviceError
+from train import figures, report
+from train.composition import kl_per_latent
+from train.data.manifest import StoreError
+from train.data.store import Store
+from train.inference import Batch, add_inference_options, decompose_store, open_decomposer
+from train.metrics import overlaps
+from train.metrics.disentanglement import Disentanglement, DisentanglementError, Factor, disentanglement_scores
+
+IMAGE_FACTORS = ("image_x", "image_y", "image_area")
+"""Factors read off the labels: centre of an object's visible pixels and their number, as shares of the image."""
+WORLD_POSITION = ("x", "y", "z")
+DISTANCE = "distance"
+"""From the camera to an object's centre, in the unit of its position; where the store has cameras."""
+
+EXAMPLES = """examples:
+  python -m train.disentanglement monet_perception/data/monet_rn18_star.safetensors --store data/rooms_test
+  python -m train.disentanglement a.safetensors b.safetensors --store data/rooms_test --json s.json --figures figures
+  python -m train.disentanglement a.safetensors --store data/rooms_test --factors image_x image_y size shape
+
+A slot speaks for an object when their IoU is at least --min-iou, each slot for one object. InfoM, InfoE and InfoC are
+the modularity, explicitness and compactness of InfoMEC. Where a store has cameras, no image shows where in the world an
+object is: x, y and z then give way to image_x, image_y and distance, unless they are asked for."""
+
+
+@dataclass(frozen=True)
+class MatchedSlots:
+    """Slots that hold an object, and what is known of that object; M of them.
+
+    Attributes:
+        latent_mean, latent_log_sigma: [M, L].
+        factors: of the objects, in the same order.
+        objects: objects with visible pixels that were looked at, matched or not.
+    """
+
+    latent_mean: NDArray[np.float32]
+    latent_log_sigma: NDArray[np.float32]
+    factors: tuple[Factor, ...]
+    objects: int
+
+    @property
+    def kl(self) -> NDArray[np.float32]:
+        """[L] mean KL of each latent from its prior, in nats: how active it is."""
+        return kl_per_latent(self.latent_mean, self.latent_log_sigma).mean(axis=0)
+
+
+def match_slots(
+    decomposer: Decomposer,
+    store: Store,
+    *,
+    min_iou: float = 0.5,
+    batch_size: int = 64,
+    limit: int | None = None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> MatchedSlots:
+    """Decompose a store and pair slots with objects, so that the sum of their IoU is largest.
+
+    Raises:
+        StoreError: the store has no labels, or no slot reaches `min_iou` with any object.
+    """
+    if store.labels is None:
+        raise StoreError(f"{store.path} has no labels: slots can't be matched to objects")
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ("mean", "log_sigma", *IMAGE_FACTORS)}
+    places: list[tuple[int, int]] = []
+    objects = 0
+    for batch in decompose_store(
+        decomposer, store, batch_size=batch_size, limit=limit, reconstruct=False, progress=progress
+    ):
+        assert batch.labels is not None
+        pairs, seen = match_objects(batch.labels, batch.predicted, store.manifest.background_labels, min_iou)
+        objects += seen
+        for image, label, slot in pairs:
+            columns["mean"].append(batch.decomposition.latent_mean[image, slot])
+            columns["log_sigma"].append(batch.decomposition.latent_log_sigma[image, slot])
+            for name, value in zip(IMAGE_FACTORS, _image_factors(batch, image, label), strict=True):
+                columns[name].append(value)
+            places.append((int(batch.index[image]), label - store.manifest.background_labels))
+    if not places:
+        raise StoreError(f"no slot reaches an IoU of {min_iou} with any of the {objects} objects of {store.path}")
+    factors = [Factor(name, np.array(columns[name])) for name in IMAGE_FACTORS]
+    factors += _store_factors(store, np.array(places))
+    return MatchedSlots(np.array(columns["mean"]), np.array(columns["log_sigma"]), tuple(factors), objects)
+
+
+def match_objects(
+    labels: NDArray[np.uint8], predicted: NDArray[np.int64], background: int, min_iou: float
+) -> tuple[list[tuple[int, int, int]], int]:
+    """Pair objects with slots, one to one, so that the sum of their IoU over an image is largest.
+
+    Args:
+        labels: [B, H, W] true labels; below `background` they are background.
+        predicted: [B, H, W], the slot that owns each pixel.
+        min_iou: pairs below it are dropped.
+    Returns:
+        (image, label, slot) of every pair, and the number of objects with visible pixels.
+    """
+    table = overlaps(torch.from_numpy(labels), torch.from_numpy(predicted)).numpy()[:, background:]
+    pairs = []
+    for image, iou in enumerate(table):
+        for row, slot in zip(*linear_sum_assignment(iou, maximize=True), strict=True):
+            if iou[row, slot] >= min_iou and iou[row, slot] > 0:
+                pairs.append((image, int(row) + background, int(slot)))
+    return pairs, int((table.max(axis=2, initial=0) > 0).sum())
+
+
+def _image_factors(batch: Batch, image: int, label: int) -> tuple[float, float, float]:
+    assert batch.labels is not None
+    own = batch.labels[image] == label
+    rows, columns = np.nonzero(own)
+    height, width = own.shape
+    return (columns.mean() + 0.5) / width, (rows.mean() + 0.5) / height, len(rows) / own.size
+
+
+def _store_factors(store: Store, places: NDArray[np.int64]) -> list[Factor]:
+    images, entities = places.T
+    factors = []
+    for name, description in store.manifest.factors.items():
+        array = store.factors[name]
+        inside = entities < array.shape[1]
+        values = np.full(len(places), -1 if description["kind"] == "categorical" else np.nan, dtype=np.float64)
+        values[inside] = array[images[inside], entities[inside]]
+        factors.append(Factor(name, values, categorical=description["kind"] == "categorical"))
+    if _has_distance(store):
+        positions = np.stack([factor.values for name in WORLD_POSITION for factor in factors if factor.name == name], 1)
+        assert store.cameras is not None
+        cameras = store.cameras[images][:, [store.manifest.camera_fields.index(name) for name in WORLD_POSITION]]
+        factors.append(Factor(DISTANCE, np.linalg.norm(positions - cameras, axis=1)))
+    return factors
+
+
+def _has_distance(store: Store) -> bool:
+    return set(WORLD_POSITION) <= set(store.manifest.camera_fields) & set(store.manifest.factors)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        return _run(options, report.command_line("train.disentanglement", argv))
+    except (CheckpointError, StoreError, DeviceError, DisentanglementError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m train.disentanglement",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--store", required=True, type=Path, help="a store with labels and factors")
+    parser.add_argument(
+        "--factors",
+        nargs="+",
+        metavar="FACTOR",
+        help=f"which to score (default: the store's, {', '.join(IMAGE_FACTORS)} from its labels, {DISTANCE} from its cameras)",
+    )
+    parser.add_argument("--min-iou", type=float, default=0.5, help="of a slot and its object (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=5000, help="images looked at (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of splits, trees and votes (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="every score, with the command and the machine")
+    parser.add_argument(
+        "--figures", type=Path, metavar="FOLDER", help="a picture of what each latent says of each factor"
+    )
+    parser.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="of figures (default: png)")
+    add_inference_options(parser)
+    return parser
+
+
+def _run(options: argparse.Namespace, command: str) -> int:
+    console = Console()
+    store = Store.open(options.store)
+    results: dict[Path, tuple[MatchedSlots, Disentanglement]] = {}
+    for path in options.checkpoints:
+        decomposer = open_decomposer(str(path), options)
+        try:
+            results[path] = _measure(decomposer, store, path.stem, options, console)
+        finally:
+            decomposer.close()
+    console.print(_screen_table(options.store.name, results))
+    for path, (slots, scores) in results.items():
+        console.print(_importance_table(path.stem, slots, scores))
+        if options.figures:
+            title = f"{path.stem}: importance of each latent (DCI)"
+            figure = figures.importance_figure(scores.dci.importance, scores.factors, slots.kl, title)
+            target = options.figures / f"importance_{options.store.name}_{path.stem}.{options.format}"
+            console.print(f"wrote {figures.save_figure(figure, target)}")
+    if options.json:
+        entries = [{"checkpoint": str(path), **_entry(*result)} for path, result in results.items()]
+        content = {"command": command, "machine": report.machine(), "store": str(options.store), "networks": entries}
+        report.write_json(options.json, content)
+        console.print(f"wrote {options.json}")
+    return 0
+
+
+def _measure(
+    decomposer: Decomposer, store: Store, name: str, options: argparse.Namespace, console: Console
+) -> tuple[MatchedSlots, Disentanglement]:
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(f"{name}: slots and objects", total=min(options.limit, len(store)))
+        slots = match_slots(
+            decomposer,
+            store,
+            min_iou=options.min_iou,
+            batch_size=options.batch_size,
+            limit=options.limit,
+            progress=lambda images: bar.advance(task, images),
+        )
+        scoring = bar.add_task(f"{name}: scores", total=5)
+
+        def announce(score: str) -> None:
+            bar.update(scoring, description=f"{name}: {score}", advance=1)
+
+        chosen = choose_factors(slots.factors, options.factors)
+        return slots, disentanglement_scores(slots.latent_mean, chosen, seed=options.seed, progress=announce)
+
+
+def choose_factors(factors: Sequence[Factor], names: Sequence[str] | None = None) -> list[Factor]:
+    """The factors with the given names, or all that an image can show.
+
+    Raises:
+        StoreError: a name is unknown; the message lists those there are.
+    """
+    by_name = {factor.name: factor for factor in factors}
+    if names is None:
+        unseen = WORLD_POSITION if DISTANCE in by_name else ()
+        return [factor for factor in factors if factor.name not in unseen]
+    if unknown := [name for name in names if name not in by_name]:
+        raise StoreError(f"no factor {', '.join(unknown)}; there are {', '.join(by_name)}")
+    return [by_name[name] for name in names]
+
+
+def summary(scores: Disentanglement) -> dict[str, float]:
+    """Every score by its name, as tables and pages show them."""
+    return {
+        "DCI disentanglement": scores.dci.disentanglement,
+        "DCI completeness": scores.dci.completeness,
+        "DCI informativeness": scores.dci.informativeness,
+        "MIG": scores.mig,
+        "SAP": scores.sap,
+        "FactorVAE": scores.factor_vae,
+        "InfoM": scores.infomec.modularity,
+        "InfoE": scores.infomec.explicitness,
+        "InfoC": scores.infomec.compactness,
+    }
+
+
+def _screen_table(store: str, results: Mapping[Path, tuple[MatchedSlots, Disentanglement]]) -> Table:
+    first = next(iter(results.values()))[1]
+    caption = f"factors: {', '.join(first.factors)}"
+    if first.constant:
+        caption += f"; left out, since they never vary: {', '.join(first.constant)}"
+    table = Table(title=f"Disentanglement on {store}", caption=caption)
+    for heading in ("Network", "Objects", "Matched", *summary(first)):
+        table.add_column(heading, justify="left" if heading == "Network" else "right")
+    for path, (slots, scores) in results.items():
+        matched = f"{scores.samples / slots.objects:.1%}"
+        values = (f"{value:.3f}" for value in summary(scores).values())
+        table.add_row(path.stem, f"{slots.objects:,}", matched, *values)
+    return table
+
+
+def _importance_table(name: str, slots: MatchedSlots, scores: Disentanglement) -> Table:
+    table = Table(title=f"{name}: importance of each latent to each factor, most active first")
+    table.add_column("Latent")
+    table.add_column("KL (nats)", justify="right")
+    for factor in scores.factors:
+        table.add_column(f"{factor}\n{scores.dci.by_factor[factor]:.2f}", justify="right")
+    for latent in np.argsort(-slots.kl):
+        values = (f"{value:.2f}" for value in scores.dci.importance[latent])
+        table.add_row(f"z{latent + 1}", f"{slots.kl[latent]:.3f}", *values)
+    table.caption = "under each factor: how well all latents together predict it (held-out R2 or accuracy)"
+    return table
+
+
+def _entry(slots: MatchedSlots, scores: Disentanglement) -> dict[str, Any]:
+    entry = dataclasses.asdict(scores)
+    entry["dci"]["importance"] = scores.dci.importance.tolist()
+    entry["infomec"]["mutual_information"] = scores.infomec.mutual_information.tolist()
+    entry["infomec"]["active"] = scores.infomec.active.tolist()
+    return {"objects": slots.objects, "latent_kl": slots.kl.tolist(), **entry}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Walks a store through the decomposer that the robot runs, batch by batch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from monet_perception.decomposer import Decomposer, Decomposition, Roi
+from train.data.store import Store
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of a store and what the network makes of them.
+
+    Attributes:
+        index: int64 [B], places in the store.
+        labels: uint8 [B, H, W] true labels at the size and crop of the masks; None where the store has none.
+        decomposition: with a leading B.
+    """
+
+    index: NDArray[np.int64]
+    labels: NDArray[np.uint8] | None
+    decomposition: Decomposition
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """[B, H, W], the slot that owns each pixel."""
+        return self.decomposition.masks.argmax(axis=1)
+
+
+def decompose_store(
+    decomposer: Decomposer,
+    store: Store,
+    *,
+    batch_size: int = 64,
+    limit: int | None = None,
+    reconstruct: bool = True,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Iterator[Batch]:
+    """Decompose the first `limit` images (all, by default), in order.
+
+    Args:
+        progress: told the number of images after each batch.
+    """
+    count = len(store) if limit is None else min(limit, len(store))
+    for start in range(0, count, batch_size):
+        index = np.arange(start, min(start + batch_size, count))
+        yield decompose_images(decomposer, store, index, reconstruct=reconstruct)
+        progress(len(index))
+
+
+def decompose_images(
+    decomposer: Decomposer, store: Store, index: NDArray[np.int64], *, reconstruct: bool = True
+) -> Batch:
+    """Decompose chosen images.
+
+    Args:
+        index: [B] places in the store.
+    """
+    decomposition = decomposer(np.ascontiguousarray(store.images[index]), reconstruct=reconstruct)
+    labels = None
+    if store.labels is not None:
+        height, width = decomposition.masks.shape[-2:]
+        labels = fit_labels(np.ascontiguousarray(store.labels[index]), decomposition.roi, height, width)
+    return Batch(index, labels, decomposition)
+
+
+def fit_labels(labels: NDArray[np.uint8], roi: Roi, height: int, width: int) -> NDArray[np.uint8]:
+    """Cut `labels` [B, h, w] to `roi` and resize them to [B, height, width]; nearest, so that no label is invented."""
+    cut = labels[:, roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+    if cut.shape[1:] == (height, width):
+        return cut
+    resized = [cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for image in cut]
+    return np.stack(resized).astype(np.uint8, copy=False)
+
+
+def add_inference_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that decomposes: where and how the network runs."""
+    group = parser.add_argument_group("inference (the defaults are the node's)")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
+    group.add_argument("--precision", default="auto", help="auto, float32 or bfloat16 (default: %(default)s)")
+    group.add_argument("--backend", default="auto", choices=("auto", "torch", "onnx"), help="(default: %(default)s)")
+    group.add_argument(
+        "--crop",
+        default="whole",
+        choices=("whole", "centre"),
+        help="what of a frame that is not square the network sees: all of it, squashed, or the centre square "
+        "(default: %(default)s; square frames are the same in both)",
+    )
+
+
+def open_decomposer(checkpoint: str, options: argparse.Namespace) -> Decomposer:
+    """The decomposer that `add_inference_options` describes.
+
+    Raises:
+        CheckpointError, DeviceError
+    """
+    return Decomposer(
+        checkpoint, device=options.device, precision=options.precision, backend=options.backend, crop=options.crop
+    )

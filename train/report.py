@@ -1,0 +1,209 @@
+"""Results as people read them: tables on the screen, Markdown rows like the thesis's tables, JSON files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from monet_perception.files import replacing
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure and how far to trust it.
+
+    Attributes:
+        value: the score, or its mean over seeds; NaN where there is none.
+        low, high: 95 % bootstrap interval over the images of one network; None for several.
+        deviation: sample standard deviation over seeds; None for one network.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    deviation: float | None = None
+
+    def text(self, scale: float = 1.0, digits: int = 2) -> str:
+        """`86.88 ± 1.23` over seeds, `86.88 [85.10, 88.20]` for one network, `-` for none."""
+        if math.isnan(self.value):
+            return "-"
+        text = f"{self.value * scale:.{digits}f}"
+        if self.deviation is not None:
+            return f"{text} ± {self.deviation * scale:.{digits}f}"
+        if self.low is not None and self.high is not None:
+            return f"{text} [{self.low * scale:.{digits}f}, {self.high * scale:.{digits}f}]"
+        return text
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a model, how many networks of it, on how many images, and its scores by name."""
+
+    model: str
+    networks: int
+    images: int
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a table of the thesis is laid out, and what it says (ARI and MSC in percent, MSE in its unit)."""
+
+    title: str
+    mse_exponent: int
+    published: Mapping[str, tuple[str, str, str]]
+
+
+# Berriel Martins 2022, tables 5.1 to 5.4, for comparison beside what is measured here.
+LAYOUTS: dict[str, Layout] = {
+    "5.1": Layout(
+        "weights initialisation, Objects Room validation set",
+        4,
+        {
+            "MONet/Default": ("78.20 ± 9.55", "75.38 ± 4.92", "11.221 ± 4.158"),
+            "MONet/Kaiming": ("79.16 ± 4.03", "73.71 ± 3.92", "18.401 ± 11.863"),
+            "MONet-RN50/Default": ("84.06 ± 2.40", "68.99 ± 16.46", "7.212 ± 0.813"),
+            "MONet-RN50/Kaiming": ("83.78 ± 2.00", "76.34 ± 10.77", "8.234 ± 2.502"),
+        },
+    ),
+    "5.2": Layout(
+        "Objects Room test set",
+        3,
+        {
+            "MONet": ("83.44 ± 1.58", "80.77 ± 0.64", "0.712 ± 0.153"),
+            "MONet-RN50": ("85.78 ± 0.77", "76.40 ± 13.48", "0.819 ± 0.325"),
+            "MONet-RN50*": ("86.88 ± 1.23", "84.10 ± 0.73", "0.517 ± 0.042"),
+            "Genesis v2": ("85 ± 1", "59 ± 1", "-"),
+            "Slot Attention": ("79 ± 2", "64 ± 13", "-"),
+        },
+    ),
+    "5.3": Layout(
+        "Objects Room, Same Colour test set",
+        3,
+        {
+            "MONet": ("78.83 ± 2.53", "56.99 ± 5.60", "6.162 ± 0.417"),
+            "MONet-RN50": ("80.95 ± 1.70", "51.74 ± 8.84", "7.639 ± 0.127"),
+            "MONet-RN50*": ("81.58 ± 1.30", "55.61 ± 1.34", "6.155 ± 0.896"),
+        },
+    ),
+    "5.4": Layout(
+        "CLEVR test set",
+        3,
+        {
+            "MONet": ("52.56 ± 26.56", "40.11 ± 33.79", "1.505 ± 0.461"),
+            "MONet-RN50*": ("69.32 ± 7.70", "56.46 ± 8.70", "0.630 ± 0.081"),
+        },
+    ),
+}
+
+# Score, heading, scale, digits, as on the screen.
+COLUMNS = (
+    ("ari", "ARI %", 100, 2),
+    ("ari_multi", "ARI % (2+ objects)", 100, 2),
+    ("msc", "MSC %", 100, 2),
+    ("covering", "Covering %", 100, 2),
+    ("mbo", "mBO %", 100, 2),
+    ("ari_all", "ARI % (all pixels)", 100, 2),
+    ("mse", "MSE x 1e-3", 1000, 3),
+    ("mse_decoded", "MSE x 1e-3 (decoded masks)", 1000, 3),
+)
+
+
+def screen_table(store: str, rows: Sequence[Row]) -> Table:
+    """Every score of every model on one store."""
+    table = Table(title=f"{store}", caption="± over networks, [ ] 95 % bootstrap interval over images")
+    for heading in ("Model", "Networks", "Images", *(heading for _, heading, _, _ in COLUMNS)):
+        table.add_column(heading, justify="left" if heading == "Model" else "right")
+    for row in rows:
+        scores = (row.scores[name].text(scale, digits) for name, _, scale, digits in COLUMNS)
+        table.add_row(row.model, str(row.networks), f"{row.images:,}", *scores)
+    return table
+
+
+def screen_table_by_objects(store: str, table_by_model: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Table:
+    """ARI, MSC and MSE by number of visible objects."""
+    table = Table(title=f"{store}, by number of visible objects")
+    for heading in ("Model", "Objects", "Images", "ARI %", "MSC %", "mBO %", "MSE x 1e-3"):
+        table.add_column(heading, justify="left" if heading == "Model" else "right")
+    for model, rows in table_by_model.items():
+        for count, row in rows.items():
+            scores = (Score(row[name]).text(100) for name in ("ari", "msc", "mbo"))
+            table.add_row(model, str(count), f"{row['images']:,.0f}", *scores, Score(row["mse"]).text(1000, 3))
+    return table
+
+
+def markdown_table(store: str, rows: Sequence[Row], layout: str) -> str:
+    """Rows laid out like a table of the thesis, the thesis's own below them in italics."""
+    chosen = LAYOUTS[layout]
+    split = layout == "5.1"  # its first column is two: architecture and initialisation, given as "MONet/Kaiming"
+    names = ["Architecture", "Initialisation"] if split else ["Model"]
+    lines = [
+        f"**{store}** (as table {layout}: {chosen.title})",
+        "",
+        "| " + " | ".join([*names, "Networks", "ARI ↑", "MSC ↑", f"MSE × 10⁻{'⁰¹²³⁴'[chosen.mse_exponent]} ↓"]) + " |",
+        "|" + " --- |" * (len(names) + 4),
+    ]
+    for row in rows:
+        scores = [row.scores["ari"].text(100), row.scores["msc"].text(100)]
+        scores.append(row.scores["mse"].text(10**chosen.mse_exponent, 3))
+        lines.append("| " + " | ".join([*_name_cells(row.model, split), str(row.networks), *scores]) + " |")
+    for model, published in chosen.published.items():
+        cells = [*_name_cells(f"{model} (thesis)", split), "", *published]
+        lines.append("| " + " | ".join(f"*{cell}*" if cell else "" for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were made on."""
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpus": len(os.sched_getaffinity(0)),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def command_line(module: str, argv: Sequence[str] | None) -> str:
+    """The command that is running, to be kept beside what it made."""
+    return shlex.join(["python", "-m", module, *(sys.argv[1:] if argv is None else argv)])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, its folder made where it is missing."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_text` of JSON; NaN becomes null, which JSON has a word for."""
+    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, Mapping):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return content
+
+
+def _name_cells(model: str, split: bool) -> list[str]:
+    name = model.replace("*", "\\*")
+    if not split:
+        return [name]
+    architecture, _, initialisation = name.partition("/")
+    return [architecture, initialisation]
