@@ -1,0 +1,60 @@
+"""Writes the best and the newest network of a run as checkpoints that the node loads."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+
+
+class Export(Callback):
+    """Writes `best.safetensors` and `last.safetensors` after every validation, and the latter at the end.
+
+    The task does the writing, by its method `export(path, dataset, steps, metrics)`.
+
+    Args:
+        folder: The run's folder.
+        dataset: Name of the training data, for the files' metadata.
+        monitor: What decides which network is best.
+        mode: Whether the highest or the lowest value is.
+    """
+
+    def __init__(
+        self, folder: Path, dataset: str, monitor: str = "val/ari", mode: Literal["max", "min"] = "max"
+    ) -> None:
+        self.folder = folder
+        self.dataset = dataset
+        self.monitor = monitor
+        self.mode = mode
+        self.best = -math.inf
+        self._metrics: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        self._metrics = {name.removeprefix("val/"): value for name, value in values.items() if math.isfinite(value)}
+        score = values.get(self.monitor, math.nan) * (1 if self.mode == "max" else -1)
+        self._write(trainer, pl_module, "last.safetensors")
+        if score > self.best:
+            self.best = score
+            self._write(trainer, pl_module, "best.safetensors")
+            rank_zero_info(f"best so far: {self.monitor} {values[self.monitor]:.4f} at step {trainer.global_step}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module, "last.safetensors")
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
+        path = self.folder / name
+        try:
+            pl_module.export(path, self.dataset, trainer.global_step, self._metrics)
+        except OSError as error:
+            rank_zero_warn(f"{path} was not written: {error}; training goes on")

@@ -1,0 +1,68 @@
+"""Ends a training whose loss is no longer finite, before anything non-finite reaches a file."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or a weight is NaN or infinite; the message names the step, the saved batch and remedies."""
+
+
+class NonFiniteStop(Callback):
+    """Stops at the first non-finite loss and saves the batch that gave it.
+
+    A loss is looked at one step late, when the device has long finished it, so that no step waits for the device;
+    what saves a checkpoint looks at the newest loss and at all weights first.
+
+    Args:
+        folder: Where the batch is saved, as `nonfinite_step_<step>_rank_<rank>.safetensors`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pending: tuple[int, Tensor, dict[str, Tensor]] | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._check_pending(trainer)
+        self._pending = (trainer.global_step, outputs["loss"].detach(), batch)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_pending(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_pending(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._check_pending(trainer)
+        for name, weight in pl_module.state_dict().items():
+            if weight.is_floating_point() and not torch.isfinite(weight).all():
+                raise NonFiniteLoss(
+                    f"the weights of {name} are not finite at step {trainer.global_step}, no checkpoint was written. "
+                    + _REMEDY
+                )
+
+    def _check_pending(self, trainer: Trainer) -> None:
+        if self._pending is None:
+            return
+        step, loss, batch = self._pending
+        self._pending = None
+        if torch.isfinite(loss):
+            return
+        path = self.folder / f"nonfinite_step_{step}_rank_{trainer.global_rank}.safetensors"
+        tensors = {name: value.contiguous().cpu() for name, value in batch.items()}
+        save_file(tensors, path, metadata={"step": str(step), "loss": str(float(loss))})
+        raise NonFiniteLoss(f"the loss is {float(loss)} at step {step}; its batch is saved in {path}. " + _REMEDY)
+
+
+_REMEDY = (
+    "Lower the learning rates (--model.optimiser.attention_lr, --model.optimiser.component_lr), clip gradients "
+    "(--trainer.gradient_clip_val 1.0) or train in full precision (--trainer.precision 32-true), and go on from the "
+    "last checkpoint with --resume."
+)

@@ -1,0 +1,64 @@
+"""Pictures of a few decompositions after every validation, in TensorBoard and as files."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torchvision.utils import make_grid, save_image
+
+from monet_perception.networks import MonetOutput
+
+
+def decomposition_grid(images: Tensor, log_masks: Tensor, reconstructions: Tensor | None = None) -> Tensor:
+    """A row for each image: the image, its reconstruction, its segments in colour, and each slot on white.
+
+    Args:
+        images: [B, 3, H, W] in [0, 1].
+        log_masks: [B, K, H, W].
+        reconstructions: [B, K, 3, H, W]; left out, slots show the image behind their masks.
+    Returns:
+        [3, rows, columns] float32 in [0, 1].
+    """
+    masks = log_masks.float().exp().unsqueeze(2)
+    slots = images.unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1) if reconstructions is None else reconstructions
+    colours = torch.tensor(matplotlib.colormaps["tab20"].colors, device=images.device)
+    segments = colours[log_masks.argmax(dim=1) % len(colours)].permute(0, 3, 1, 2)
+    mixture = (masks * slots).sum(dim=1)
+    tiles = torch.stack([images, mixture, segments], dim=1)
+    tiles = torch.cat([tiles, masks * slots + (1 - masks)], dim=1).clamp(0, 1)
+    return make_grid(tiles.flatten(0, 1), nrow=tiles.shape[1], pad_value=1.0)
+
+
+class DecompositionPictures(Callback):
+    """Shows the first validation images as the network sees them.
+
+    Args:
+        folder: Where `step_<step>.png` goes.
+        count: Number of images.
+    """
+
+    def __init__(self, folder: Path, count: int = 8) -> None:
+        self.folder = folder
+        self.count = count
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        shown = batch_idx == 0 and trainer.is_global_zero and trainer.state.fn == "fit" and not trainer.sanity_checking
+        if not shown or "log_masks" not in outputs:
+            return
+        output = outputs.get("output")
+        grid = decomposition_grid(
+            outputs["images"][: self.count],
+            outputs["log_masks"][: self.count],
+            output.reconstructions[: self.count] if isinstance(output, MonetOutput) else None,
+        )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_image(grid, self.folder / f"step_{trainer.global_step:07d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("decomposition", grid.cpu().numpy(), trainer.global_step)

@@ -1,0 +1,45 @@
+"""One line on the screen and one in `validation.jsonl` for every validation."""
+
+import json
+import time
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+FILE_NAME = "validation.jsonl"
+SHOWN = ("ari", "ari_multi", "msc", "msc_multi", "mse", "accuracy", "total", "active_slots", "mask_entropy")
+
+
+class ValidationReport(Callback):
+    """Prints each validation and appends it to the run's `validation.jsonl`.
+
+    A line holds `step`, `minutes` since this process began to train, and every `val/` value by its name.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+        self._start = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = time.monotonic()
+        if trainer.is_global_zero and self.path.exists():
+            # a killed run may have validated beyond the step that it resumes from
+            lines = self.path.read_text().splitlines(keepends=True)
+            self.path.write_text("".join(line for line in lines if json.loads(line)["step"] <= trainer.global_step))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        values = {
+            name.removeprefix("val/"): round(float(value), 6)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        minutes = round((time.monotonic() - self._start) / 60, 2)
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": trainer.global_step, "minutes": minutes, **values}) + "\n")
+        shown = "  ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
+        pl_module.print(f"step {trainer.global_step}  {minutes} min  {shown}")

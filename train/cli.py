@@ -1,0 +1,195 @@
+"""The command line that training commands share: a run folder with everything a run leaves, and resuming from it."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from monet_perception.checkpoint import CheckpointError
+from monet_perception.networks import ConfigError, PretrainedError
+from train.callbacks import (
+    AtomicCheckpointIO,
+    CollapseMonitor,
+    DecompositionPictures,
+    Export,
+    NonFiniteLoss,
+    NonFiniteStop,
+    RunCheckpoint,
+    StepSeed,
+    ValidationReport,
+)
+from train.callbacks.checkpointing import CHECKPOINT_NAME
+from train.data.manifest import Manifest, StoreError
+from train.data.module import SceneData
+from train.logger import TensorBoardXLogger
+
+CONFIG_NAME = "config.yaml"
+EXIT_TERMINATED = 143
+"""128 + SIGTERM, as a shell reports it: a scheduler sees that the run was ended and not that it finished."""
+
+
+class RunError(RuntimeError):
+    """A run that can't begin or go on; the message says why and what to do."""
+
+
+class RunCLI(LightningCLI):
+    """LightningCLI with `--run`, `--resume` and the callbacks of every training.
+
+    Args:
+        task: What is trained.
+        command: Name of the command's module, with what follows it.
+        monitor: The validation value that says which network is best.
+        description: Shown by `--help`.
+        args: Command line without the program's name.
+    """
+
+    def __init__(
+        self,
+        task: type[LightningModule],
+        command: str,
+        *,
+        monitor: str,
+        description: str,
+        args: Sequence[str],
+    ) -> None:
+        self._default_monitor = monitor
+        super().__init__(
+            task,
+            SceneData,
+            run=False,
+            seed_everything_default=0,
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True, "config_filename": CONFIG_NAME},
+            trainer_defaults={
+                "max_epochs": -1,
+                "precision": "bf16-mixed",
+                "check_val_every_n_epoch": None,
+                "num_sanity_val_steps": 1,
+                "log_every_n_steps": 20,
+                "enable_model_summary": False,
+            },
+            parser_kwargs={
+                "description": description,
+                "formatter_class": _HelpFormatter,
+                "prog": f"python -m {command}",
+            },
+            args=with_own_config(list(args)),
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)  # Lightning's own warns whenever sys.argv holds something too
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run",
+            type=Path,
+            default=Path("runs/unnamed"),
+            help="Folder of the run: its configuration, checkpoints, networks, pictures and TensorBoard files.",
+        )
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="Go on exactly where the run in this folder was; from the beginning where it has no checkpoint yet. "
+            "Without --config it uses the run's own configuration.",
+        )
+        parser.add_argument(
+            "--checkpoint_steps", type=int, default=1000, help="Optimiser steps between two checkpoints to resume from."
+        )
+        parser.add_argument("--monitor", type=str, default=self._default_monitor, help="What makes a network the best.")
+        parser.add_argument("--monitor_mode", type=Literal["max", "min"], default="max")
+
+    @property
+    def folder(self) -> Path:
+        """Of this run."""
+        return Path(self.config["run"])
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that the run resumes from."""
+        return self.folder / CHECKPOINT_NAME
+
+    def before_instantiate_classes(self) -> None:
+        if self.checkpoint.exists() and not self.config["resume"]:
+            raise RunError(
+                f"{self.folder} already holds a run: go on with it (--resume), choose another folder (--run), or "
+                "delete it"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # its matmul precision concerns float32 alone, which on GPUs otherwise runs without tensor cores
+        torch.set_float32_matmul_precision("high")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config, folder = self.config, self.folder
+        seed = config["seed_everything"]
+        callbacks = [
+            StepSeed(0 if seed is True else int(seed)),
+            NonFiniteStop(folder),
+            CollapseMonitor(),
+            DecompositionPictures(folder / "pictures"),
+            ValidationReport(folder),
+            LearningRateMonitor(logging_interval="step"),
+            Export(folder, self._dataset(), config["monitor"], config["monitor_mode"]),
+            RunCheckpoint(folder, config["checkpoint_steps"]),
+        ]
+        defaults = {"logger": TensorBoardXLogger(folder, name="", version=""), "default_root_dir": folder}
+        given = {name: value for name, value in defaults.items() if config["trainer"].get(name) is None}
+        self.checkpoint_io = AtomicCheckpointIO()
+        trainer_config = {**self._get(self.config_init, "trainer"), **given, **kwargs}
+        trainer_config["callbacks"] = [*callbacks, *(trainer_config["callbacks"] or [])]
+        trainer_config["plugins"] = [self.checkpoint_io, *(trainer_config["plugins"] or [])]
+        return self._instantiate_trainer(trainer_config, [])
+
+    def fit(self) -> None:
+        """Trains, from the run's checkpoint if it resumes and has one."""
+        resume = self.config["resume"] and self.checkpoint.exists()
+        if self.config["resume"] and not resume:
+            rank_zero_info(f"{self.checkpoint} does not exist yet: the run starts from the beginning")
+        path = str(self.checkpoint) if resume else None
+        self.trainer.fit(self.model, self.datamodule, ckpt_path=path, weights_only=True)
+        if self.checkpoint_io.error is not None:
+            raise RunError(f"the last checkpoint of {self.folder} was not written: {self.checkpoint_io.error}")
+
+    def _dataset(self) -> str:
+        manifest = Manifest.read(Path(self.config["data"]["store"]))
+        return f"{manifest.dataset}/{manifest.split}"
+
+
+def main(make_cli: Callable[[Sequence[str]], RunCLI], args: Sequence[str] | None = None) -> int:
+    """Runs a training command; what a user can mend is told in a sentence and not in a traceback.
+
+    Returns:
+        The exit status: 0, 1 after an error, 143 where the run was told to end.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    try:
+        make_cli(args).fit()
+    except SIGTERMException:
+        return EXIT_TERMINATED
+    except (RunError, StoreError, ConfigError, CheckpointError, PretrainedError, NonFiniteLoss) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def with_own_config(args: list[str]) -> list[str]:
+    """The command line of a resumed run with the run's own configuration in front, unless one is given."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--config", "-c")
+    parser.add_argument("--resume", action="store_true")
+    known, _ = parser.parse_known_args(args)
+    if not known.resume or known.config or known.run is None or not (known.run / CONFIG_NAME).is_file():
+        return args
+    return ["--config", str(known.run / CONFIG_NAME), *args]
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    pass

@@ -1,0 +1,170 @@
+"""What Lightning trains: a MONet network with its objective, optimiser and validation."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from monet_perception.checkpoint import save_checkpoint
+from monet_perception.networks import (
+    PRESETS,
+    ConfigError,
+    Monet,
+    MonetConfig,
+    MonetLoss,
+    MonetOutput,
+    load_pretrained,
+)
+from train.metrics import SegmentationMetrics, mean_squared_error
+from train.objective import Objective, ObjectiveOptions
+from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
+from train.validation import NamedMeans, collect, first_visits, has_labels
+
+Batch = dict[str, Tensor]
+"""images uint8 [B, 3, H, W], labels uint8 [B, H, W] where the store has them, index int64 [B]."""
+
+
+class ValidationOutput(TypedDict, total=False):
+    """What the callbacks see of a validation batch."""
+
+    images: Tensor
+    log_masks: Tensor
+    output: MonetOutput  # where a component VAE has run
+
+
+def network_config(preset: str, changes: dict[str, Any] | None) -> MonetConfig:
+    """A preset with fields changed.
+
+    Raises:
+        ConfigError: unknown preset, or a field that does not exist or does not fit.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    return MonetConfig.from_dict({**PRESETS[preset].to_dict(), **(changes or {})})
+
+
+def unit_images(images: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] to float32 in [0, 1], channels last: the layout in which convolutions are fast."""
+    return images.float().div(255).contiguous(memory_format=torch.channels_last)
+
+
+class MonetTask(LightningModule):
+    """Trains MONet, MONet-RN50 or MONet-RN50* without labels.
+
+    Args:
+        preset: One of the networks of the thesis, "monet", "monet_rn50", "monet_rn50_star", or the small sibling
+            for CPUs, "monet_rn18_star".
+        network: Fields of the preset's MonetConfig to change, e.g. {slots: 11, image_size: 128}.
+        initialisation: Of what is not pre-trained: "kaiming" or "default" (section 4.3).
+        pretrained: Where the attention network starts: "imagenet" or "coco" (downloaded by torchvision), or a file
+            that `python -m train.pretrain` or a former training wrote. Left out: from scratch.
+        hold_attention_steps: Optimiser steps for which the attention network's weights stay as they are, while a
+            fresh component VAE learns to follow its masks. Its learning-rate warm-up begins afterwards.
+        optimiser: How the weights are moved.
+        objective: The loss and its schedules.
+        compile: Compile the network with torch.compile (minutes at the start; pays in long runs).
+    """
+
+    def __init__(
+        self,
+        preset: str = "monet_rn50_star",
+        network: dict[str, Any] | None = None,
+        initialisation: Literal["kaiming", "default"] = "kaiming",
+        pretrained: Literal["imagenet", "coco"] | Path | None = None,
+        hold_attention_steps: int = 0,
+        optimiser: OptimiserOptions = OptimiserOptions(),
+        objective: ObjectiveOptions = ObjectiveOptions(),
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        if hold_attention_steps < 0:
+            raise ValueError(f"hold_attention_steps must not be negative, got {hold_attention_steps}")
+        self.config = network_config(preset, network)
+        self.initialisation = initialisation
+        self.pretrained = pretrained
+        self.hold_attention_steps = hold_attention_steps
+        self.optimiser_options = optimiser
+        self.compile_network = compile
+        self.network = Monet(self.config, initialisation).to(memory_format=torch.channels_last)
+        self.objective = Objective(objective, self.config)
+        self.means = NamedMeans((*MonetLoss._fields, "mse"))
+        self.scores: SegmentationMetrics | None = None
+
+    # ---- set-up
+
+    def setup(self, stage: str) -> None:
+        """Checks the data against the network and loads pre-trained weights (before a resumed run's own)."""
+        manifest = self.trainer.datamodule.manifest
+        if (manifest.height, manifest.width) != (self.config.image_size,) * 2:
+            raise ConfigError(
+                f"the store's images are {manifest.height} x {manifest.width}, the network takes "
+                f"{self.config.image_size} x {self.config.image_size}: set --model.network.image_size or prepare the "
+                "store at the network's size"
+            )
+        if has_labels(manifest):
+            self.scores = SegmentationMetrics(background=manifest.background_labels).to(self.device)
+        if stage == "fit" and self.pretrained is not None:
+            what = load_pretrained(self.network, self.pretrained)
+            self.print(f"{what} starts from {self.pretrained}")
+        if self.compile_network:
+            self.network.compile()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimiser = make_optimiser(
+            self.optimiser_options, self.network.attention.parameters(), self.network.component.parameters()
+        )
+        total = self.trainer.estimated_stepping_batches
+        schedule = make_schedule(self.optimiser_options, optimiser, total, hold=self.hold_attention_steps)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # ---- training
+
+    @property
+    def holding(self) -> bool:
+        """Whether the attention network's weights are being held still."""
+        return self.global_step < self.hold_attention_steps
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # DDP wants a gradient for each weight that it knows of, so there only the update is left out
+        if self.hold_attention_steps and self.trainer.world_size == 1:
+            self.network.attention.requires_grad_(not self.holding)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.holding:
+            for parameter in self.network.attention.parameters():
+                parameter.grad = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images = unit_images(batch["images"])
+        loss = self.objective(self.network(images), images, self.global_step)
+        means = {name: value.detach().mean() for name, value in loss._asdict().items()}
+        self.log_dict({f"train/{name}": value for name, value in means.items() if name != "total"})
+        self.log("train/loss", means["total"], prog_bar=True)
+        if self.objective.options.geco is not None:
+            self.log("train/geco_factor", self.objective.log_factor.exp())
+        return loss.total.mean()
+
+    def export(self, path: Path, dataset: str, steps: int, metrics: Mapping[str, float]) -> None:
+        """Writes the network as a checkpoint that the node loads."""
+        save_checkpoint(path, self.network, dataset=dataset, steps=steps, metrics=metrics)
+
+    # ---- validation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> ValidationOutput:
+        images = unit_images(batch["images"])
+        output = self.network(images)
+        loss = self.objective(output, images, self.global_step)
+        new = first_visits(self.trainer, batch_idx, len(images))
+        error = mean_squared_error(images, output.mixture().clamp(0, 1))[:new]
+        self.means.update(mse=error, **{name: values[:new] for name, values in loss._asdict().items()})
+        if self.scores is not None:
+            self.scores.update(batch["labels"][:new], output.log_masks[:new].argmax(dim=1), error)
+        shown = MonetOutput(*(tensor[:new] for tensor in output))
+        return {"images": images[:new], "log_masks": shown.log_masks, "output": shown}
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({**collect(self.means), **(collect(self.scores) if self.scores is not None else {})})

@@ -1,0 +1,60 @@
+"""What validation adds up: means of named values over images, each image once however many processes share them."""
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torchmetrics import Metric
+
+from train.data.manifest import Manifest
+
+
+class NamedMeans(Metric):
+    """Means of named per-image values; one tensor of sums instead of a metric object for each name.
+
+    Args:
+        names: Of the values.
+    """
+
+    full_state_update = False
+    sums: Tensor
+    images: Tensor
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.add_state("sums", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, **values: Tensor) -> None:
+        """Adds a batch: for each name, in any order, one value an image, [B]."""
+        self.sums += torch.stack([values[name].double().sum() for name in self.names])
+        self.images += len(values[self.names[0]])
+
+    def compute(self) -> dict[str, Tensor]:
+        """The mean of each value over the images of all processes; NaN without images."""
+        return dict(zip(self.names, self.sums / self.images, strict=True))
+
+
+def collect(metric: Metric) -> dict[str, Tensor]:
+    """A metric's values over all processes as `val/NAME`, float32; the metric starts anew."""
+    values = metric.compute()
+    metric.reset()
+    return {f"val/{name}": value.float() for name, value in values.items()}
+
+
+def has_labels(manifest: Manifest) -> bool:
+    return "labels" in manifest.arrays
+
+
+def first_visits(trainer: Trainer, batch_idx: int, count: int) -> int:
+    """How many of the `count` images of a validation batch are met for the first time.
+
+    In a distributed run the sampler deals images out in turn and, for each process to have as many, repeats the first
+    images at the very end: an evaluation that counted them would depend on the number of processes.
+    """
+    loader = trainer.val_dataloaders
+    first = trainer.global_rank + trainer.world_size * batch_idx * loader.batch_size
+    left = len(loader.dataset) - first
+    return max(min(count, -(-left // trainer.world_size)), 0)
