@@ -10,10 +10,11 @@ What the numbers mean
     sphere 0.33, of a cube 0.50 seen face on and 0.25 seen edge on. Background slots, which have no middle, aren't moved.
 
     The `covariance` is that of the *error of this estimate*, the R of a filter's measurement update, not the spread of
-    the points (for that, take the extent: extent^2 / 12 per axis). It adds up what the estimate can't know: how far the
-    visible part is from being representative (proportional to the spread of the points), how deep the object is (along
-    the ray), the depth camera's noise, and the finite number of points. Errors of successive frames are alike, because
-    the viewpoint is: whoever fuses frames has to allow for it, as `examples/landmarks.py` does.
+    the points (for that, take the extent: extent^2 / 12 per axis). It adds up what the estimate can't know: how much of
+    the object is hidden behind others or cut off by the edge of the image (read off the rim of the mask, `hidden_share`),
+    how deep the object is (along the ray), where exactly the mask ends, the depth camera's noise, and the finite number
+    of points. Errors of successive frames are alike, because the viewpoint is: whoever fuses frames has to allow for it,
+    as `examples/landmarks.py` does. How often the true centre is covered is measured by `benchmarks/tracking.py`.
 """
 
 from __future__ import annotations
@@ -37,8 +38,15 @@ CENTRE_DEPTH = 0.36
 """How far the middle lies behind the mean of the visible surface, as a share of the visible width (module docstring)."""
 CENTRE_DEPTH_SIGMA = 0.12
 """Standard deviation of `CENTRE_DEPTH` over shapes and views."""
-VISIBLE_PART_SIGMA = 0.25
-"""Standard deviation of the error that occlusion and wrong mask edges cause, as a share of the points' spread."""
+EDGE_SIGMA = 0.1
+"""Standard deviation of the error that wrong mask edges cause, as a share of the points' spread (standard deviation)."""
+HIDDEN_SIGMA = 0.5
+"""Standard deviation of the error that hidden parts cause, along each axis, as a share of the visible width, where half of
+the rim is hidden; it grows with the odds of the hidden share."""
+MAX_HIDDEN_ODDS = 4.0
+"""Bound of these odds: a slot whose whole rim is hidden tells little, but not nothing."""
+OCCLUDER_GAP = 0.02
+"""Metres by which what lies beyond a slot's rim has to be nearer to count as hiding it, on top of the depth's noise."""
 DEPTH_NOISE = (0.003, 0.002)
 """Standard deviation of depth that doesn't average out: metres, and metres per square metre of distance (stereo)."""
 
@@ -171,15 +179,46 @@ def slot_geometry(
     masks = np.asarray(masks)
     if masks.ndim != 3:
         raise ValueError(f"masks must be [K, H, W], are {list(masks.shape)}")
-    points = back_project(roi, masks.shape[1:], depth, intrinsics).reshape(-1, 3)
-    seen = np.isfinite(points[:, 2])
-    points, weights = points[seen], masks.reshape(len(masks), -1)[:, seen]
+    points = back_project(roi, masks.shape[1:], depth, intrinsics)
     background = background_slots(masks)
-    return [_geometry(points, weights[slot], bool(background[slot])) for slot in range(len(masks))]
+    hidden = hidden_share(masks, points[..., 2], background)
+    seen = np.isfinite(points[..., 2])
+    points, weights = points[seen], masks[:, seen]
+    return [_geometry(points, weights[k], bool(background[k]), float(hidden[k])) for k in range(len(masks))]
 
 
-def _geometry(points: Array, weights: NDArray[np.floating], background: bool) -> SlotGeometry | None:
-    """Geometry of one slot from the points [P, 3] of the image and its mask values [P]."""
+def hidden_share(masks: NDArray[np.floating], z: Array, background: NDArray[np.bool_]) -> Array:
+    """Share of each slot's rim behind which the object may go on unseen, [K] in [0, 1].
+
+    Along the rim either the object ends, and something farther away begins, or the view of it does: at the edge of the
+    image, and where another object stands before it. Background hides nothing: the floor in front of an object is nearer,
+    and yet the object ends there.
+
+    Args:
+        masks: [K, H, W] in [0, 1].
+        z: [H, W] depth in metres, NaN where there is none.
+        background: bool [K].
+    """
+    owner = masks.argmax(axis=0)
+    beyond_owner = np.pad(owner, 1, constant_values=-1)
+    # Nearer by more than the camera's noise; NaN compares as not nearer.
+    beyond_z = np.pad(z + OCCLUDER_GAP + 3.0 * _depth_sigma(z), 1, constant_values=-np.inf)
+    may_hide = np.append(~background, True)  # the last one, which -1 indexes, is the edge of the image
+    rim, hidden = np.zeros(len(masks)), np.zeros(len(masks))
+    for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        window = np.s_[rows : rows + owner.shape[0], columns : columns + owner.shape[1]]
+        other, other_z = beyond_owner[window], beyond_z[window]
+        ends = other != owner
+        hides = ends & may_hide[other] & ((other == -1) | (other_z < z))
+        rim += np.bincount(owner[ends], minlength=len(masks))
+        hidden += np.bincount(owner[hides], minlength=len(masks))
+    return hidden / np.maximum(rim, 1)
+
+
+def _geometry(
+    points: Array, weights: NDArray[np.floating], background: bool, hidden: float
+) -> SlotGeometry | None:
+    """Geometry of one slot from the points [P, 3] of the image, its mask values [P] and the hidden share of its rim."""
     owned = weights >= MIN_MASK
     points, weights = points[owned], weights[owned].astype(np.float64)
     if len(points) >= MIN_POINTS:
@@ -196,9 +235,11 @@ def _geometry(points: Array, weights: NDArray[np.floating], background: bool) ->
     if background:
         width = 0.0
     effective = weights.sum() ** 2 / (weights @ weights)
-    covariance = (VISIBLE_PART_SIGMA**2 + 1.0 / effective) * spread
-    covariance += ((CENTRE_DEPTH_SIGMA * width) ** 2) * np.outer(ray, ray)
-    covariance += np.diag([1e-6, 1e-6, _depth_sigma(surface[2]) ** 2])  # 1 mm across: a flat slot keeps full rank
+    odds = min(hidden / max(1.0 - hidden, 1e-3), MAX_HIDDEN_ODDS)
+    covariance = (EDGE_SIGMA**2 + 1.0 / effective) * spread
+    covariance += (HIDDEN_SIGMA * odds * width) ** 2 * np.eye(3)
+    covariance += (CENTRE_DEPTH_SIGMA * width) ** 2 * np.outer(ray, ray)
+    covariance += np.diag([1e-6, 1e-6, 0.0]) + _depth_sigma(surface[2]) ** 2 * np.outer(ray, ray)  # 1 mm: full rank
     extent[2] = max(extent[2], width)
     return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent, len(points))
 

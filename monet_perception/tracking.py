@@ -3,11 +3,13 @@
 A slot has no identity of its own: nothing makes the network put an object into the same slot twice. Each frame's slots
 are therefore assigned to the tracks known so far, all at once (SciPy's assignment), at the least total cost:
 
-    cost = trust * (1 - overlap) + (1 - trust) * distance        with trust = overlap_weight * exp(-age / overlap_memory)
+    cost = trust * (min_overlap - overlap) + (1 - trust) * (distance - max_distance)
+    trust = overlap_weight * exp(-age / overlap_memory)
 
 `overlap` is the Tanimoto coefficient of the two soft masks, and `distance` the squared Hellinger distance of the two latent
-Gaussians, averaged over the latents in use; both lie in [0, 1]. Where something was says a lot a tenth of a second later
-and little after a second: trust in the overlap fades with the track's age, so that an object re-enters by its latent.
+Gaussians, averaged over the latents in use; both lie in [0, 1], and each counts against its own limit. A slot that no track
+continues at a cost below zero is something new. Where something was says a lot a tenth of a second later and little after a
+second: trust in the overlap fades with the track's age, so that an object re-enters by its latent.
 """
 
 from __future__ import annotations
@@ -112,7 +114,8 @@ class Tracker:
         max_absence: seconds a track may be missing, from the first frame that lacks it, before it is forgotten. Counted so,
             and not from when it was last seen, because a slow network must not lose its objects between two frames.
         min_area, min_confidence: what counts as an empty slot, see `slots.occupied_slots`.
-        max_cost: highest cost in [0, 1] at which a slot continues a track; above it a new track is born.
+        min_overlap: overlap with the last mask that neither speaks for a slot nor against it, in [0, 1].
+        max_distance: latent distance that neither speaks for a slot nor against it, in [0, 1].
         overlap_weight: trust in the overlap between frames in immediate succession, in [0, 1].
         overlap_memory: seconds after which trust in the overlap has fallen to 37 %.
         latent_drift: how far a latent of one object wanders (standard deviation, in latent units) in one second.
@@ -129,7 +132,8 @@ class Tracker:
         max_absence: float = 1.0,
         min_area: float = MIN_AREA,
         min_confidence: float = MIN_CONFIDENCE,
-        max_cost: float = 0.7,
+        min_overlap: float = 0.1,
+        max_distance: float = 0.45,
         overlap_weight: float = 0.7,
         overlap_memory: float = 1.0,
         latent_drift: float = 0.3,
@@ -141,13 +145,19 @@ class Tracker:
         for name, value in (("overlap_memory", overlap_memory), ("latent_memory", latent_memory)):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0 seconds, is {value}")
-        for name, value in (("max_cost", max_cost), ("overlap_weight", overlap_weight), ("min_confidence", min_confidence)):
+        for name, value in (
+            ("min_confidence", min_confidence),
+            ("min_overlap", min_overlap),
+            ("max_distance", max_distance),
+            ("overlap_weight", overlap_weight),
+        ):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], is {value}")
         self.max_absence = max_absence
         self.min_area = min_area
         self.min_confidence = min_confidence
-        self.max_cost = max_cost
+        self.min_overlap = min_overlap
+        self.max_distance = max_distance
         self.overlap_weight = overlap_weight
         self.overlap_memory = overlap_memory
         self.latent_drift = latent_drift
@@ -206,7 +216,7 @@ class Tracker:
     def _assign(
         self, masks: NDArray[np.float32], mean: Array, log_sigma: Array, background: NDArray[np.bool_], stamp: float
     ) -> list[tuple[int, int]]:
-        """Pairs (track, slot) of the cheapest assignment, without those that cost more than a birth."""
+        """Pairs (track, slot) of the cheapest assignment, without those worse than a birth."""
         if not self._tracks or not len(masks):
             return []
         tracks = self._tracks
@@ -220,13 +230,13 @@ class Tracker:
             drift=np.broadcast_to(self.latent_drift * np.sqrt(age), overlap.shape),
         )
         trust = self.overlap_weight * np.exp(-age / self.overlap_memory)
-        cost = trust * (1 - overlap) + (1 - trust) * distance
+        cost = trust * (self.min_overlap - overlap) + (1 - trust) * (distance - self.max_distance)
         # A wall doesn't become a cup: only a mask that grew or shrank in place may change its kind.
         changed = np.array([track.background for track in tracks])[:, None] != background[None]
         cost[changed & (overlap < 0.5)] = 1.0
-        # Clipped at the price of a birth, so that no good pair is given up to make a hopeless one slightly cheaper.
-        rows, columns = linear_sum_assignment(np.minimum(cost, self.max_cost))
-        return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < self.max_cost]
+        # Clipped at zero, the price of a birth, so that no good pair is given up to make a hopeless one less bad.
+        rows, columns = linear_sum_assignment(np.minimum(cost, 0.0))
+        return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < 0]
 
     def _continue(
         self, track: Track, mask: NDArray[np.float32], mean: Array, log_sigma: Array, background: bool, stamp: float

@@ -109,7 +109,9 @@ def _fields() -> list[PointField]:
 
 def _message(header: Header, points: NDArray[np.void]) -> PointCloud2:
     if point_cloud2 is not None:
-        return point_cloud2.create_cloud(header, _fields(), points)
+        message = point_cloud2.create_cloud(header, _fields(), points)
+        message.is_dense = True
+        return message
     message = PointCloud2(header=header, fields=_fields(), height=1, width=len(points), is_dense=True)
     message.point_step, message.row_step = POINT.itemsize, points.nbytes
     data = array("B")

@@ -1,0 +1,215 @@
+"""Identity and 3D geometry on recordings with ground truth: switches, centroid errors, coverage of the covariance.
+
+    python -m benchmarks.tracking                                  # the shipped clip, true masks and the shipped network
+    python -m benchmarks.tracking A.mcap B.mcap --slots truth      # geometry and tracker alone
+    python -m benchmarks.tracking A.mcap --checkpoint mine.safetensors --json result.json
+Rendered sequences: `python -m train.render rooms --sequence OUT.mcap --seed N`.
+
+Slots come from the recorded labels ("truth": what geometry and tracker do by themselves; latents then say nothing) or from a
+network. In each frame a true object is *found* by the slot that covers it with an IoU of at least 0.5, if there is one.
+An identity switch is an object found under another track id than the last time (MOTA's definition, Bernardin and
+Stiefelhagen 2008). IDF1 compares whole trajectories (Ristani et al. 2016). Objects count where at least 0.2 % of the masks'
+pixels show them.
+
+Coverage is the share of frames in which the true centre lies within the covariance's ellipsoid of the stated probability.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import chi2
+
+from monet_perception.geometry import SlotGeometry, slot_geometry
+from monet_perception.recording import FIRST_OBJECT_LABEL, Frame, label_masks, read_frames
+from monet_perception.slots import MIN_AREA
+from monet_perception.tracking import Tracker, mask_overlap
+
+CLIP = Path(__file__).parents[1] / "monet_perception" / "data" / "demo.mcap"
+LEVELS = (0.5, 0.9, 0.95)
+MASK_SIZE = 64
+FOUND_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Slots of one frame, and the true masks at the same pixels: [K, H, W], [labels, H, W]."""
+
+    masks: NDArray[np.float32]
+    true_masks: NDArray[np.float32]
+    tracks: NDArray[np.int32]
+    geometries: list[SlotGeometry | None]
+
+
+Segment = Callable[[Frame], Slots]
+
+
+@dataclass
+class Scores:
+    """Sums over frames; `summary` makes figures of them."""
+
+    visible: int = 0
+    found: int = 0
+    switches: int = 0
+    objects: set[tuple[int, int]] = field(default_factory=set)
+    together: dict[tuple[tuple[int, int], tuple[int, int]], int] = field(default_factory=lambda: defaultdict(int))
+    errors: list[float] = field(default_factory=list)
+    mahalanobis: list[float] = field(default_factory=list)
+
+    def summary(self) -> dict[str, float]:
+        """Figures by name; lengths in metres, shares in [0, 1]."""
+        quantiles = np.quantile(self.errors, [0.5, 0.9]) if self.errors else (np.nan, np.nan)
+        distances = np.array(self.mahalanobis)
+        return {
+            "objects": len(self.objects),
+            "visible": self.visible,
+            "found": self.found / max(self.visible, 1),
+            "switches_per_object": self.switches / max(len(self.objects), 1),
+            "idf1": self._idf1(),
+            "error_median": float(quantiles[0]),
+            "error_90": float(quantiles[1]),
+            **{
+                f"coverage_{level:.0%}": float(np.mean(distances <= chi2.ppf(level, df=3))) if len(distances) else np.nan
+                for level in LEVELS
+            },
+        }
+
+    def _idf1(self) -> float:
+        """Share of object frames under the one track that serves each object best, in the best pairing of both."""
+        if not self.together:
+            return 0.0
+        objects, tracks = sorted({o for o, _ in self.together}), sorted({t for _, t in self.together})
+        table = np.array([[self.together.get((o, t), 0) for t in tracks] for o in objects])
+        rows, columns = linear_sum_assignment(table, maximize=True)
+        return 2 * float(table[rows, columns].sum()) / (self.visible + self.found)
+
+
+def label_segment(frame_tracker: Tracker) -> Segment:
+    """Slots by recorded labels; the latents are the prior, which says nothing."""
+
+    def segment(frame: Frame) -> Slots:
+        masks, roi = label_masks(frame.labels, MASK_SIZE)
+        prior = np.zeros((len(masks), 1))
+        tracks = frame_tracker.update(masks, prior, prior, frame.stamp)
+        return Slots(masks, masks, tracks, slot_geometry(masks, roi, frame.depth, frame.intrinsics))
+
+    return segment
+
+
+def network_segment(checkpoint: Path | None, frame_tracker: Tracker) -> Segment:
+    """Slots by a network (None: the shipped one)."""
+    from monet_perception.decomposer import Decomposer
+
+    decomposer = Decomposer() if checkpoint is None else Decomposer(checkpoint)
+
+    def segment(frame: Frame) -> Slots:
+        scene = decomposer(frame.image)
+        tracks = frame_tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, frame.stamp)
+        geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
+        return Slots(scene.masks, label_masks(frame.labels, scene.masks.shape[-1])[0], tracks, geometries)
+
+    return segment
+
+
+def score(recordings: list[Path], make_segment: Callable[[Tracker], Segment]) -> Scores:
+    scores = Scores()
+    for number, path in enumerate(recordings):
+        tracker = Tracker()
+        segment = make_segment(tracker)
+        last_track: dict[int, int] = {}
+        for frame in _checked_frames(path):
+            slots = segment(frame)
+            for label, slot in _found_objects(frame, slots, scores, number):
+                track = int(slots.tracks[slot])
+                scores.switches += last_track.get(label, track) != track
+                last_track[label] = track
+                scores.together[(number, label), (number, track)] += 1
+                _add_geometry(scores, slots.geometries[slot], frame, label)
+    return scores
+
+
+def _checked_frames(path: Path) -> Iterator[Frame]:
+    for frame in read_frames(path):
+        if frame.depth is None or frame.labels is None or frame.camera is None:
+            raise ValueError(f"{path} lacks depth, labels or camera poses")
+        yield frame
+
+
+def _found_objects(frame: Frame, slots: Slots, scores: Scores, recording: int) -> Iterator[tuple[int, int]]:
+    """True objects of a frame with the slot that found each of them; counts the visible and the found."""
+    visible = [
+        label
+        for label in range(FIRST_OBJECT_LABEL, len(slots.true_masks))
+        if label in frame.objects and slots.true_masks[label].mean() >= MIN_AREA
+    ]
+    scores.visible += len(visible)
+    scores.objects |= {(recording, label) for label in visible}
+    if not visible:
+        return
+    overlap = mask_overlap(slots.true_masks[visible], slots.masks)
+    overlap[:, slots.tracks < 0] = 0.0
+    for row, label in enumerate(visible):
+        slot = int(overlap[row].argmax())
+        if overlap[row, slot] >= FOUND_IOU:
+            scores.found += 1
+            yield label, slot
+
+
+def _add_geometry(scores: Scores, geometry: SlotGeometry | None, frame: Frame, label: int) -> None:
+    if geometry is None:
+        return
+    assert frame.camera is not None
+    rotation, position = frame.camera[:3, :3], frame.camera[:3, 3]
+    error = geometry.centroid - rotation.T @ (frame.objects[label].position - position)
+    scores.errors.append(float(np.linalg.norm(error)))
+    scores.mahalanobis.append(float(error @ np.linalg.solve(geometry.covariance, error)))
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """Results by kind of slots, one line each."""
+    lines = [
+        "slots    objects  found  switches/object  IDF1   error median   90 %      coverage of 50 / 90 / 95 %",
+    ]
+    for name, r in results.items():
+        coverage = " / ".join(f"{100 * r[f'coverage_{level:.0%}']:.0f}" for level in LEVELS)
+        lines.append(
+            f"{name:<8} {r['objects']:>7}  {100 * r['found']:3.0f} %  {r['switches_per_object']:>15.2f}  {r['idf1']:.2f}  "
+            f"{100 * r['error_median']:9.1f} cm {100 * r['error_90']:6.1f} cm     {coverage} %"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recordings", nargs="*", type=Path, default=[CLIP], help="MCAP files (default: the shipped clip)")
+    parser.add_argument("--slots", choices=("truth", "network", "both"), default="both")
+    parser.add_argument("--checkpoint", type=Path, help="network (default: the shipped one)")
+    parser.add_argument("--json", type=Path, help="write the figures there as well")
+    options = parser.parse_args(arguments)
+    sources: dict[str, Callable[[Tracker], Segment]] = {
+        "truth": label_segment,
+        "network": lambda tracker: network_segment(options.checkpoint, tracker),
+    }
+    chosen = list(sources) if options.slots == "both" else [options.slots]
+    try:
+        results = {name: score(options.recordings, sources[name]).summary() for name in chosen}
+    except (OSError, ValueError) as error:
+        print(f"benchmarks.tracking: {error}", file=sys.stderr)
+        return 1
+    print(table(results))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Scenes whose geometry is known exactly, cast ray by ray with NumPy: labels, depth and colours of balls, boxes and a room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from scipy.spatial.transform import Rotation
+
+from monet_perception.geometry import Intrinsics
+
+FLOOR, WALL, FIRST_OBJECT = 1, 2, 4
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ball:
+    centre: tuple[float, float, float]
+    radius: float
+
+    @property
+    def size(self) -> Array:
+        return np.full(3, 2 * self.radius)
+
+    def hit(self, origin: Array, rays: Array) -> Array:
+        """Distance along each ray [N, 3] to the ball, infinite where it is missed."""
+        offset = origin - np.array(self.centre)
+        a, b, c = (rays**2).sum(1), rays @ offset, offset @ offset - self.radius**2
+        root = b**2 - a * c
+        distance = (-b - np.sqrt(np.maximum(root, 0))) / a
+        return np.where((root >= 0) & (distance > 0), distance, np.inf)
+
+
+@dataclass(frozen=True)
+class Box:
+    centre: tuple[float, float, float]
+    size: tuple[float, float, float]
+    yaw: float = 0.0
+
+    def hit(self, origin: Array, rays: Array) -> Array:
+        turn = Rotation.from_euler("z", -self.yaw).as_matrix()
+        near, far = _slabs(turn @ (origin - np.array(self.centre)), rays @ turn.T, np.array(self.size) / 2)
+        return np.where((near <= far) & (near > 0), near, np.inf)
+
+
+def _slabs(origin: Array, rays: Array, half: Array) -> tuple[Array, Array]:
+    """Where each ray enters and leaves an axis-aligned box around zero."""
+    with np.errstate(divide="ignore"):
+        first, second = (-half - origin) / rays, (half - origin) / rays
+    return np.minimum(first, second).max(1), np.maximum(first, second).min(1)
+
+
+@dataclass(frozen=True)
+class View:
+    labels: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    image: NDArray[np.uint8]
+
+
+def cast(objects: list[Ball | Box], camera: Array, intrinsics: Intrinsics, room: float = 3.0) -> View:
+    """What a camera at pose [4, 4] (optical frame to world, z up) sees: objects in a room of half side `room`."""
+    v, u = np.mgrid[: intrinsics.height, : intrinsics.width]
+    rays = np.stack(
+        [(u - intrinsics.cx) / intrinsics.fx, (v - intrinsics.cy) / intrinsics.fy, np.ones(u.shape)], -1
+    ).reshape(-1, 3)
+    origin, world = camera[:3, 3], rays @ camera[:3, :3].T
+    shell = np.array([room, room, room])
+    _, depth = _slabs(origin - [0, 0, room], world, shell)
+    labels = np.where((origin + depth[:, None] * world)[:, 2] < 1e-6, FLOOR, WALL)
+    for index, thing in enumerate(objects):
+        distance = thing.hit(origin, world)
+        labels = np.where(distance < depth, FIRST_OBJECT + index, labels)
+        depth = np.minimum(depth, distance)
+    shape = (intrinsics.height, intrinsics.width)
+    colours = np.random.default_rng(7).integers(60, 256, (256, 3))
+    return View(
+        labels.reshape(shape).astype(np.uint8),
+        depth.reshape(shape).astype(np.float32),
+        colours[labels].reshape(*shape, 3).astype(np.uint8),
+    )
+
+
+def look_at(position: tuple[float, float, float], target: tuple[float, float, float]) -> Array:
+    """Pose [4, 4] of a camera (x right, y down, z forward) in a world whose z points up."""
+    forward = np.subtract(target, position) / np.linalg.norm(np.subtract(target, position))
+    right = np.cross(forward, [0, 0, 1])
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
+    pose[:3, 3] = position
+    return pose
+
+
+def write_recording(
+    path: Path, objects: list[Ball | Box], cameras: list[Array], intrinsics: Intrinsics, rate: float = 10.0
+) -> None:
+    """An MCAP with the topics of the shipped clip, written by rosbags."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    types = store.types
+    header = types["std_msgs/msg/Header"]
+
+    def image(stamp, pixels, encoding):
+        flat = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
+        height, width = pixels.shape[:2]
+        return types["sensor_msgs/msg/Image"](stamp, height, width, encoding, 0, flat.size // height, flat)
+
+    writer = Writer(path.parent / f"{path.stem}_bag", version=9, storage_plugin=StoragePlugin.MCAP)
+    with writer:
+        names = {
+            "/camera/image": "sensor_msgs/msg/Image",
+            "/camera/depth": "sensor_msgs/msg/Image",
+            "/camera/labels": "sensor_msgs/msg/Image",
+            "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
+            "/camera/pose": "geometry_msgs/msg/PoseStamped",
+            "/camera/objects": "visualization_msgs/msg/MarkerArray",
+        }
+        connections = {topic: writer.add_connection(topic, kind, typestore=store) for topic, kind in names.items()}
+        for number, camera in enumerate(cameras):
+            nanoseconds = int(number * 1e9 / rate) + 1_000_000_000
+            stamp = header(
+                types["builtin_interfaces/msg/Time"](nanoseconds // 10**9, nanoseconds % 10**9), "camera_optical"
+            )
+            view = cast(objects, camera, intrinsics)
+            messages = {
+                "/camera/camera_info": _camera_info(types, stamp, intrinsics),
+                "/camera/objects": types["visualization_msgs/msg/MarkerArray"](
+                    [_marker(types, stamp, FIRST_OBJECT + i, thing) for i, thing in enumerate(objects)]
+                ),
+                "/camera/depth": image(stamp, (view.depth * 1000).astype(np.uint16), "16UC1"),
+                "/camera/labels": image(stamp, view.labels, "mono8"),
+                "/camera/pose": types["geometry_msgs/msg/PoseStamped"](stamp, _pose(types, camera)),
+                "/camera/image": image(stamp, view.image, "rgb8"),
+            }
+            for topic, message in messages.items():
+                writer.write(connections[topic], nanoseconds, store.serialize_cdr(message, names[topic]))
+    next((path.parent / f"{path.stem}_bag").glob("*.mcap")).rename(path)
+
+
+def _pose(types, matrix: Array):
+    x, y, z, w = Rotation.from_matrix(matrix[:3, :3]).as_quat()
+    return types["geometry_msgs/msg/Pose"](
+        types["geometry_msgs/msg/Point"](*matrix[:3, 3].tolist()),
+        types["geometry_msgs/msg/Quaternion"](float(x), float(y), float(z), float(w)),
+    )
+
+
+def _camera_info(types, header, intrinsics: Intrinsics):
+    k = np.array([intrinsics.fx, 0, intrinsics.cx, 0, intrinsics.fy, intrinsics.cy, 0, 0, 1], np.float64)
+    p = np.insert(k, [3, 6, 9], 0.0)
+    return types["sensor_msgs/msg/CameraInfo"](
+        header,
+        intrinsics.height,
+        intrinsics.width,
+        "plumb_bob",
+        np.zeros(5),
+        k,
+        np.eye(3).ravel(),
+        p,
+        0,
+        0,
+        types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
+    )
+
+
+def _marker(types, header, label: int, thing: Ball | Box):
+    pose = np.eye(4)
+    pose[:3, 3] = thing.centre
+    zero = types["builtin_interfaces/msg/Duration"](0, 0)
+    return types["visualization_msgs/msg/Marker"](
+        header=header,
+        ns="objects",
+        id=label,
+        type=1,
+        action=0,
+        pose=_pose(types, pose),
+        scale=types["geometry_msgs/msg/Vector3"](*map(float, thing.size)),
+        color=types["std_msgs/msg/ColorRGBA"](1.0, 1.0, 1.0, 1.0),
+        lifetime=zero,
+        frame_locked=False,
+        points=[],
+        colors=[],
+        texture_resource="",
+        texture=types["sensor_msgs/msg/CompressedImage"](header, "", np.zeros(0, np.uint8)),
+        uv_coordinates=[],
+        text="",
+        mesh_resource="",
+        mesh_file=types["visualization_msgs/msg/MeshFile"]("", np.zeros(0, np.uint8)),
+        mesh_use_embedded_materials=False,
+    )
