@@ -35,7 +35,7 @@ __all__ = ["Factor", "Manifest", "Store", "StoreError", "StoreWriter"]
 
 _PROGRESS_NAME = "progress.json"
 _LOCK_NAME = "lock"
-_SYNC_SECONDS = 2.0
+_SYNC_SECONDS = 1.0
 _SYNC_BYTES = 256 << 20
 
 
