@@ -1,0 +1,200 @@
+"""The demo's camera: plays a recorded clip (MCAP or ROS 2 bag) at its own rate, without a ROS installation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from visualization_msgs.msg import MarkerArray
+
+DEMO_CLIP = Path(__file__).parents[1] / "data" / "demo.mcap"
+IMAGES = "/camera/image", "/camera/image/compressed"
+PLAYED = {
+    "sensor_msgs/msg/Image": Image,
+    "sensor_msgs/msg/CompressedImage": CompressedImage,
+    "sensor_msgs/msg/CameraInfo": CameraInfo,
+    "geometry_msgs/msg/PoseStamped": PoseStamped,
+    "visualization_msgs/msg/MarkerArray": MarkerArray,
+}
+"""Message types that are played; a clip may hold others, they are passed over."""
+_QOS = QoSProfile(depth=10)
+# Who comes late still learns where the objects are.
+_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One message of a clip; `time` is when it was recorded, in nanoseconds."""
+
+    topic: str
+    kind: str
+    time: int
+    data: bytes
+
+
+class Clip:
+    """A recorded sequence, read from the file as it is played.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no recording, or has no images on `IMAGES`.
+        ModuleNotFoundError: rosbags is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        if not path.exists():
+            raise FileNotFoundError(f"no clip at {path}")
+        reader = self._open()
+        self.topics: dict[str, str] = {c.topic: c.msgtype for c in reader.connections if c.msgtype in PLAYED}
+        self.images = sum(c.msgcount for c in reader.connections if c.topic in IMAGES)
+        reader.close()
+        self.image_topic = next((topic for topic in IMAGES if topic in self.topics), "")
+        if not self.image_topic:
+            raise ValueError(f"{path} has no images on {' or '.join(IMAGES)}; its topics are {', '.join(self.topics)}")
+
+    def __iter__(self) -> Iterator[Recorded]:
+        reader = self._open()
+        try:
+            for connection, time_, data in reader.messages():
+                if connection.topic in self.topics:
+                    yield Recorded(connection.topic, connection.msgtype, time_, bytes(data))
+        finally:
+            reader.close()
+
+    def _open(self) -> Any:
+        try:
+            from rosbags.highlevel import AnyReader, AnyReaderError
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("playing a clip needs rosbags: pip install rosbags") from error
+        reader = AnyReader([self._path])
+        try:
+            reader.open()
+        except AnyReaderError as error:
+            raise ValueError(f"{self._path} can't be read as a recording: {error}") from error
+        return reader
+
+
+class CameraNode(Node):
+    """Publishes a clip's messages on the topics they were recorded on.
+
+    Stamps are moved as a whole, so that the clip seems to happen now; differences between them stay.
+
+    Args:
+        clip: what to play.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        super().__init__("camera")
+        self._clip = clip
+        self._made: dict[str, Publisher] = {
+            topic: self.create_publisher(PLAYED[kind], topic, _LATCHED if PLAYED[kind] is MarkerArray else _QOS)
+            for topic, kind in clip.topics.items()
+        }
+
+    def viewers(self) -> int:
+        """How many subscribe to the images."""
+        return self._made[self._clip.image_topic].get_subscription_count()
+
+    def play(self, executor: SingleThreadedExecutor) -> int:
+        """Plays the clip once.
+
+        Returns:
+            Number of images published.
+        """
+        begin = time.monotonic()
+        shift: int | None = None
+        images = 0
+        for recorded in self._clip:
+            if shift is None:
+                first, shift = recorded.time, self.get_clock().now().nanoseconds - recorded.time
+            due = begin + (recorded.time - first) / 1e9
+            while (left := due - time.monotonic()) > 0:
+                executor.spin_once(timeout_sec=left)
+            if not rclpy.ok():
+                return images
+            message = deserialize_message(recorded.data, PLAYED[recorded.kind])
+            _move_stamps(message, shift)
+            self._made[recorded.topic].publish(message)
+            images += recorded.topic == self._clip.image_topic
+        return images
+
+
+def _move_stamps(message: Any, shift: int) -> None:
+    """Adds nanoseconds to the stamps of a message, or of the markers it holds."""
+    for part in message.markers if isinstance(message, MarkerArray) else [message]:
+        seconds, nanoseconds = divmod(
+            part.header.stamp.sec * 1_000_000_000 + part.header.stamp.nanosec + shift, 1_000_000_000
+        )
+        part.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="camera",
+        description="Plays a recorded clip as a camera: image, depth, camera_info and what else it holds.",
+        epilog="examples:\n  camera\n  camera --loop\n  camera --clip run.mcap --ros-args -r /camera/image:=/left",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--clip", type=Path, default=DEMO_CLIP, help="MCAP file or ROS 2 bag (the shipped clip)")
+    parser.add_argument("--loop", action="store_true", help="begin again at the end")
+    parser.add_argument(
+        "--patience", type=float, default=float("inf"), metavar="SECONDS", help="how long to wait for them"
+    )
+    parser.add_argument(
+        "--wait-for", type=int, default=0, metavar="N", help="begin when N nodes subscribe to the images"
+    )
+    return parser
+
+
+def main(args: list[str] | None = None) -> int:
+    """Plays the clip; returns 0, or 1 if it can't be read, or 2 if those it waited for didn't come."""
+    arguments = sys.argv if args is None else args
+    options = _parser().parse_args(remove_ros_args(arguments)[1:])
+    rclpy.init(args=arguments)
+    try:
+        node = CameraNode(Clip(options.clip))
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        print(f"camera: {error}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        give_up = time.monotonic() + options.patience
+        while node.viewers() < options.wait_for:
+            if time.monotonic() > give_up:
+                print(f"camera: only {node.viewers()} of {options.wait_for} nodes subscribed", file=sys.stderr)
+                return 2
+            executor.spin_once(timeout_sec=0.05)
+        while True:
+            images = node.play(executor)
+            node.get_logger().info(f"played {images} images")
+            if not options.loop or not rclpy.ok():
+                break
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

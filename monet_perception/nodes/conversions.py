@@ -1,0 +1,349 @@
+"""Between image messages and NumPy arrays; whatever is wrong with a message is a `MessageError` that names it.
+
+A message is checked before any of its data are touched (`check_image`, `check_compressed`: microseconds), so that a
+node can count broken frames even while it is too busy to convert the good ones.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from monet_perception.geometry import Intrinsics
+
+MAX_PIXELS = 2**26
+"""Largest image that is unpacked, in pixels (67 million). A compressed image of a kilobyte may claim gigabytes."""
+MIN_BAYER_SIDE = 3
+"""OpenCV leaves the pixels at the border of smaller mosaics black."""
+
+
+class MessageError(ValueError):
+    """A message that can't be what it says it is; the text names the field, its value and what was expected."""
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """How pixels lie in `Image.data`, and how OpenCV turns them into RGB."""
+
+    dtype: str
+    channels: int
+    to_rgb: int | None  # None: is RGB already
+
+    @property
+    def pixel_bytes(self) -> int:
+        return int(self.dtype[1:]) * self.channels
+
+
+# OpenCV names a Bayer pattern by its second row and column, ROS by its first: rggb is Bayer*BG*.
+_BAYER = {
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
+}
+COLOUR_ENCODINGS: dict[str, _Encoding] = {
+    "rgb8": _Encoding("u1", 3, None),
+    "bgr8": _Encoding("u1", 3, cv2.COLOR_BGR2RGB),
+    "rgba8": _Encoding("u1", 4, cv2.COLOR_RGBA2RGB),
+    "bgra8": _Encoding("u1", 4, cv2.COLOR_BGRA2RGB),
+    "mono8": _Encoding("u1", 1, cv2.COLOR_GRAY2RGB),
+    # The generic names say nothing of colour; OpenCV's order is what their users mean.
+    "8UC1": _Encoding("u1", 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": _Encoding("u1", 3, cv2.COLOR_BGR2RGB),
+    "8UC4": _Encoding("u1", 4, cv2.COLOR_BGRA2RGB),
+    "rgb16": _Encoding("u2", 3, None),
+    "bgr16": _Encoding("u2", 3, cv2.COLOR_BGR2RGB),
+    "mono16": _Encoding("u2", 1, cv2.COLOR_GRAY2RGB),
+    "uyvy": _Encoding("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422": _Encoding("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuyv": _Encoding("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuv422_yuy2": _Encoding("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
+    **{f"bayer_{pattern}8": _Encoding("u1", 1, code) for pattern, code in _BAYER.items()},
+    **{f"bayer_{pattern}16": _Encoding("u2", 1, code) for pattern, code in _BAYER.items()},
+}
+DEPTH_ENCODINGS: dict[str, _Encoding] = {
+    "16UC1": _Encoding("u2", 1, None),
+    "mono16": _Encoding("u2", 1, None),  # what some drivers call it
+    "32FC1": _Encoding("f4", 1, None),
+}
+_DEPTH_ONLY = set(DEPTH_ENCODINGS) - set(COLOUR_ENCODINGS)
+
+
+def _load_bridge() -> Any:
+    """cv_bridge, where it is installed and can be used with this NumPy, else None.
+
+    ROS's cv_bridge is compiled; built for NumPy 1, it crashes the process under NumPy 2 (vision_opencv #535).
+    """
+    if importlib.util.find_spec("cv_bridge") is None:
+        return None
+    boost = importlib.util.find_spec("cv_bridge.boost.cv_bridge_boost")
+    compiled = boost is not None and not str(boost.origin).endswith(".py")
+    if compiled and int(np.__version__.split(".")[0]) >= 2:
+        return None
+    try:
+        from cv_bridge import CvBridge
+    except (ImportError, AttributeError):  # built for another NumPy, Python or OpenCV
+        return None
+    return CvBridge()
+
+
+def _trusted_encodings(bridge: Any) -> frozenset[str]:
+    """Encodings whose dense images this cv_bridge reads right, found by having it read one of each.
+
+    It has to be tried. PyPI's port to Python was measured to read 16UC1 as 8 bit, with OpenCV 5 to take rgb8 for nine
+    channels, and to call NumPy functions that NumPy 2 removed. No version was found that heeds row padding everywhere,
+    so padded images never go through it, and messages are never written by it.
+    """
+    if bridge is None:
+        return frozenset()
+    trusted = set()
+    for name, encoding in (COLOUR_ENCODINGS | DEPTH_ENCODINGS).items():
+        values = 60 * np.arange(4 * encoding.channels)
+        pixels = values.astype(encoding.dtype).reshape(2, 2, encoding.channels)
+        try:
+            read = bridge.imgmsg_to_cv2(image_message(Header(), pixels, name))
+        except Exception:  # whatever it raises, it isn't to be used
+            continue
+        expected = pixels[..., 0] if encoding.channels == 1 else pixels
+        if read.dtype == pixels.dtype and np.array_equal(read, expected):
+            trusted.add(name)
+    return frozenset(trusted)
+
+
+def check_image(message: Image) -> None:
+    """Checks that a colour or grey image can be read by `to_rgb`, without reading it.
+
+    Raises:
+        MessageError: unknown encoding, size of zero, rows shorter than their pixels, or less data than rows.
+    """
+    encoding = _known(message, COLOUR_ENCODINGS)
+    _check_layout(message, encoding)
+    if message.encoding.startswith("bayer_") and min(message.width, message.height) < MIN_BAYER_SIDE:
+        raise MessageError(
+            f"a Bayer mosaic of {message.width}x{message.height} pixels can't be turned into colours; "
+            f"at least {MIN_BAYER_SIDE}x{MIN_BAYER_SIDE} are needed"
+        )
+    if encoding.channels == 2 and message.width % 2:
+        raise MessageError(f"{message.encoding} stores pixels in pairs, but width is {message.width}, an odd number")
+
+
+def to_rgb(message: Image) -> NDArray[np.uint8]:
+    """The image as uint8 [height, width, 3] RGB; 16-bit encodings lose their lower byte. May be a view of the message.
+
+    Raises:
+        MessageError: as `check_image`.
+    """
+    check_image(message)
+    encoding = COLOUR_ENCODINGS[message.encoding]
+    pixels = _pixels(message, encoding)
+    if encoding.dtype == "u2" and not message.encoding.startswith("bayer_"):
+        pixels = _high_byte(pixels)
+    if encoding.to_rgb is not None:
+        pixels = _rgb(np.ascontiguousarray(pixels), encoding.to_rgb)
+    return np.ascontiguousarray(_high_byte(pixels))
+
+
+def check_depth(message: Image) -> None:
+    """Checks that a depth image can be read by `to_metres`, without reading it.
+
+    Raises:
+        MessageError: as `check_image`, for the encodings of depth.
+    """
+    _check_layout(message, _known(message, DEPTH_ENCODINGS))
+
+
+def to_metres(message: Image) -> NDArray[np.float32]:
+    """The depth image as float32 [height, width] in metres (REP 118: 16UC1 is in millimetres); holes are 0 or NaN.
+
+    Raises:
+        MessageError: as `check_depth`.
+    """
+    check_depth(message)
+    pixels = _pixels(message, DEPTH_ENCODINGS[message.encoding])
+    if pixels.dtype == np.uint16:
+        return pixels * np.float32(0.001)
+    return pixels
+
+
+def check_compressed(message: CompressedImage) -> None:
+    """Checks a CompressedImage as far as its header goes, without unpacking it.
+
+    Raises:
+        MessageError: no data, no image format, cut off, or more than `MAX_PIXELS`.
+    """
+    data = bytes(message.data)
+    if not data:
+        raise MessageError("data is empty")
+    try:
+        with PillowImage.open(io.BytesIO(data)) as header:
+            width, height = header.size
+            kind = header.format
+    except Exception as error:  # Pillow raises a good dozen of types on broken headers
+        raise MessageError(f"data (format {message.format[:40]!r}) is no image that can be read: {error}") from error
+    if width * height > MAX_PIXELS:
+        raise MessageError(f"unpacked, the image would have {width}x{height} pixels; at most {MAX_PIXELS} are read")
+    # libjpeg paints what is missing grey and says nothing; USB cameras do send such frames.
+    if kind == "JPEG" and data.rfind(b"\xff\xd9") < 0:
+        raise MessageError("JPEG data is cut off: it has no end marker")
+
+
+def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
+    """The compressed image (JPEG, PNG, whatever OpenCV reads) as uint8 [height, width, 3] RGB.
+
+    Raises:
+        MessageError: as `check_compressed`, or data damaged further on.
+    """
+    check_compressed(message)
+    # Not turned by EXIF: masks have to lie on the pixels that camera_info describes.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
+    except cv2.error as error:
+        raise MessageError(f"data can't be unpacked: {error}") from error
+    if pixels is None:
+        raise MessageError(f"data (format {message.format[:40]!r}) can't be unpacked")
+    return _rgb(pixels, cv2.COLOR_BGR2RGB)
+
+
+def check_camera_info(message: CameraInfo) -> None:
+    """Checks that a CameraInfo is a calibration.
+
+    Raises:
+        MessageError: as `to_intrinsics`, whatever the image's size.
+    """
+    to_intrinsics(message, *_described_size(message))
+
+
+def to_intrinsics(message: CameraInfo, width: int, height: int) -> Intrinsics:
+    """Pinhole intrinsics of an image of `width` x `height` pixels from its CameraInfo, with binning and roi applied.
+
+    Args:
+        message: its matrix P where it has one (a rectified camera), else K.
+        width, height: size of the image that the intrinsics are for.
+    Raises:
+        MessageError: not calibrated (zero focal length), numbers that aren't finite, or made for another size.
+    """
+    rectified = message.p[0] > 0
+    matrix = np.reshape(message.p, (3, 4))[:, :3] if rectified else np.reshape(message.k, (3, 3))
+    binning, region, size = _binning(message), message.roi, _described_size(message)
+    if size != (width, height):
+        raise MessageError(f"camera_info is for images of {size[0]}x{size[1]} pixels, the image has {width}x{height}")
+    try:
+        return Intrinsics(
+            fx=float(matrix[0, 0]) / binning[0],
+            fy=float(matrix[1, 1]) / binning[1],
+            cx=(float(matrix[0, 2]) - region.x_offset) / binning[0],
+            cy=(float(matrix[1, 2]) - region.y_offset) / binning[1],
+            width=width,
+            height=height,
+        )
+    except ValueError as error:
+        raise MessageError(f"camera_info is not a calibration: {error}") from error
+
+
+def image_message(header: Header, pixels: NDArray[Any], encoding: str) -> Image:
+    """An Image message of an array.
+
+    Args:
+        header: goes into the message as it is.
+        pixels: [H, W] or [H, W, C] in the machine's byte order.
+        encoding: what the pixels are; not checked against them.
+    """
+    height, width = pixels.shape[:2]
+    message = Image(header=header, height=height, width=width, encoding=encoding)
+    message.is_bigendian = sys.byteorder == "big"
+    message.step = pixels.nbytes // height
+    message.data = byte_array(pixels)
+    return message
+
+
+def byte_array(pixels: NDArray[Any]) -> array[int]:
+    """The array's bytes as rclpy takes them at once: a list or a NumPy array takes a thousand times as long."""
+    data = array("B")
+    data.frombytes(np.ascontiguousarray(pixels).data.cast("B"))
+    return data
+
+
+def float_array(values: NDArray[np.floating], kind: str = "f") -> array[float]:
+    """The values, flattened, as array of `f` (float32) or `d` (float64)."""
+    data: array[float] = array(kind)
+    data.frombytes(np.ascontiguousarray(values, np.dtype(kind)).tobytes())
+    return data
+
+
+def _binning(message: CameraInfo) -> tuple[int, int]:
+    return max(1, message.binning_x), max(1, message.binning_y)
+
+
+def _described_size(message: CameraInfo) -> tuple[int, int]:
+    """Width and height in pixels of the images that a CameraInfo describes, after its roi and binning."""
+    horizontal, vertical = _binning(message)
+    full = message.roi.width == 0 or message.roi.height == 0
+    width, height = (message.width, message.height) if full else (message.roi.width, message.roi.height)
+    return width // horizontal, height // vertical
+
+
+def _known(message: Image, encodings: dict[str, _Encoding]) -> _Encoding:
+    if message.encoding in encodings:
+        return encodings[message.encoding]
+    hint = ""
+    if message.encoding in _DEPTH_ONLY:
+        hint = "; that is depth, for the topic `depth`"
+    elif message.encoding in COLOUR_ENCODINGS:
+        hint = "; that is an image, for the topic `image`"
+    # Cut: an encoding may be a megabyte of rubbish.
+    raise MessageError(f"encoding {message.encoding[:40]!r} is not one of {', '.join(encodings)}{hint}")
+
+
+def _check_layout(message: Image, encoding: _Encoding) -> None:
+    width, height, step = message.width, message.height, message.step
+    if width == 0 or height == 0:
+        raise MessageError(f"image of {width}x{height} pixels is empty")
+    if width * height > MAX_PIXELS:
+        raise MessageError(f"image of {width}x{height} pixels is too large; at most {MAX_PIXELS} pixels are read")
+    if step < width * encoding.pixel_bytes:
+        raise MessageError(
+            f"step is {step} bytes, but {width} pixels of {message.encoding} have {width * encoding.pixel_bytes}"
+        )
+    # The last row may lack its padding, some drivers leave it out.
+    needed = step * (height - 1) + width * encoding.pixel_bytes
+    if len(message.data) < needed:
+        raise MessageError(f"data has {len(message.data)} bytes, {height} rows of {step} need {needed}")
+
+
+def _pixels(message: Image, encoding: _Encoding) -> NDArray[Any]:
+    """View of the message's data as [H, W] or [H, W, C], in the machine's byte order."""
+    size = message.height, message.width
+    row_bytes = message.width * encoding.pixel_bytes
+    dense = message.step == row_bytes and len(message.data) == message.height * row_bytes
+    if dense and message.encoding in _BRIDGED and not message.is_bigendian:
+        return _bridge.imgmsg_to_cv2(message)
+    stored = np.dtype(encoding.dtype).newbyteorder(">" if message.is_bigendian else "<")
+    shape, strides = (*size, encoding.channels), (message.step, encoding.pixel_bytes, stored.itemsize)
+    pixels = np.ndarray(shape, stored, buffer=message.data, strides=strides)
+    if encoding.channels == 1:
+        pixels = pixels[..., 0]
+    return pixels.astype(stored.newbyteorder("="), copy=False)
+
+
+def _rgb(pixels: NDArray[Any], code: int) -> NDArray[Any]:
+    return np.asarray(cv2.cvtColor(pixels, code))
+
+
+def _high_byte(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+
+
+_bridge = _load_bridge()
+_BRIDGED = _trusted_encodings(_bridge)

@@ -1,0 +1,454 @@
+"""The lifecycle node `decompose`: camera images in, the slots of the scene out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from monet_perception.assessment import Assessment, assess
+from monet_perception.checkpoint import DEFAULT_CHECKPOINT
+from monet_perception.decomposer import Decomposer, Decomposition
+from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
+from monet_perception.nodes import conversions, diagnostics
+from monet_perception.nodes.conversions import MessageError
+from monet_perception.nodes.depth import NANOSECONDS, DepthMatcher, stamp_nanoseconds
+from monet_perception.nodes.inputs import Inputs
+from monet_perception.nodes.network import Network, NetworkError
+from monet_perception.nodes.outputs import NEED_DEPTH, Outputs, Scene, Style
+from monet_perception.nodes.parameters import Parameters
+from monet_perception.nodes.process import spin
+from monet_perception.nodes.settings import SPECS
+from monet_perception.nodes.slot_messages import fill_decoded, read_latents
+from monet_perception.nodes.worker import NewestFirstWorker
+from monet_perception.tracking import Tracker
+from monet_perception_msgs.srv import DecodeSlots
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+LOG_EVERY = 5.0
+"""Seconds between two log lines about broken or failed frames; /diagnostics counts them all."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An image as it came; `received` is in seconds of time.monotonic()."""
+
+    message: Image | CompressedImage
+    received: float
+
+
+class DecomposeNode(LifecycleNode):
+    """Decomposes the newest camera image while somebody listens.
+
+    Images are checked where they arrive, in the executor, and worked on by a thread of their own, so that services and
+    parameters answer while the network runs.
+
+    Args:
+        make_decomposer: called as `Decomposer`.
+        options: of `rclpy.node.Node`.
+    """
+
+    def __init__(self, make_decomposer: Callable[..., Decomposer] = Decomposer, **options: Any) -> None:
+        super().__init__("decompose", **options)
+        self._make_decomposer = make_decomposer
+        self._statistics = diagnostics.Statistics()
+        self._report = diagnostics.Report(self.get_fully_qualified_name())
+        self._assessment: Assessment | None = None
+        self._assessed = self._listening_since = -float("inf")
+        self._configuration_fault = ""
+        self._outputs: Outputs | None = None
+        self._inputs: Inputs | None = None
+        self._network: Network | None = None
+        self._tracker: Tracker | None = None
+        self._worker: NewestFirstWorker[Arrival] | None = None
+        self._depth = DepthMatcher()
+        self._settings = Parameters(self, SPECS, lambda: self.state not in ("unconfigured", "unknown"), self._apply)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._reporting = self.create_timer(self._settings["diagnostics_period"], self._publish_diagnostics)
+        self._decoding = self.create_service(DecodeSlots, "~/decode_slots", self._decode_slots)
+        self._refuse_impossible_transitions()
+        self._apply(set())
+        if self._settings["autostart"]:
+            self._starting = self.create_timer(0.0, self._start)
+
+    @property
+    def state(self) -> str:
+        """State of the lifecycle: unconfigured, inactive, active, finalized, or between two of them."""
+        return str(self._state_machine.current_state[1])
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads what the parameters name, or says what is wrong with them and stays unconfigured."""
+        try:
+            if self._settings.faults:
+                raise ValueError("; ".join(self._settings.faults.values()))
+            self._network = Network(self._load)
+            # Loaded to see whether it can be; an inactive node holds no memory, on the device or else.
+            decomposer = self._network.acquire()
+            info, device = decomposer.info, decomposer.device
+            self._network.release()
+            self._outputs = Outputs(self, self._follow_listeners)
+            self._inputs = Inputs(self, self._settings["transport"], self._on_image, self._on_depth, self._on_info)
+        except Exception as error:
+            # Whatever it is, the node stays and can be configured again; what is unexpected shows where it came from.
+            self._configuration_fault = f"can't be configured: {error}"
+            expected = isinstance(error, (ValueError, OSError, RuntimeError))
+            self.get_logger().error(self._configuration_fault if expected else traceback.format_exc())
+            self._tear_down()
+            return FAILURE
+        self._configuration_fault = ""
+        self.get_logger().info(
+            f"configured: {info.config.slots} slots of {info.config.image_size}x{info.config.image_size}, trained on "
+            f"{info.dataset} for {info.steps} steps, model {info.model_id}, on {device}"
+        )
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Takes the network into use and begins to listen to the camera as soon as somebody listens to the node."""
+        assert self._network is not None
+        try:
+            self._network.acquire()
+        except Exception as error:  # the file or the device may have gone since `configure`
+            self._configuration_fault = f"can't be activated: {error}"
+            self.get_logger().error(self._configuration_fault)
+            return FAILURE
+        self._configuration_fault = ""
+        self._tracker = Tracker(min_area=self._settings["min_area"], max_absence=self._settings["max_absence"])
+        self._worker = NewestFirstWorker(self._work, self._frame_failed, name="decompose")
+        self._worker.start()
+        super().on_activate(state)
+        self._follow_listeners(active=True)
+        self.get_logger().info("active")
+        return SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stops all work and gives the device's memory back."""
+        self._stop_work()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forgets the network and takes the topics down."""
+        self._tear_down()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Cleans up, from any state."""
+        self._tear_down()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Cleans up after a transition that failed unexpectedly; the node can be configured again."""
+        self._tear_down()
+        return SUCCESS
+
+    def destroy_node(self) -> None:
+        """Ends the work before the node goes."""
+        self._tear_down()
+        super().destroy_node()
+
+    def _start(self) -> None:
+        self._starting.cancel()
+        if self.state == "unconfigured" and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def _load(self) -> Decomposer:
+        settings = self._settings
+        decomposer = self._make_decomposer(
+            settings["checkpoint"] or DEFAULT_CHECKPOINT,
+            device=settings["device"],
+            precision=settings["precision"],
+            crop=settings["crop"],
+            backend=settings["backend"],
+            threads=settings["threads"] or None,
+            quantised=settings["quantised"],
+        )
+        decomposer.warm_up()
+        return decomposer
+
+    def _stop_work(self) -> None:
+        if self._inputs is not None:
+            self._inputs.unsubscribe()
+        if self._worker is not None:
+            self._statistics.count("dropped", self._worker.stop())
+            self._worker = None
+        if self._network is not None:
+            self._network.release()
+        self._depth.clear()
+        self._assessment = None
+
+    def _tear_down(self) -> None:
+        self._stop_work()
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._outputs = self._inputs = self._network = self._tracker = None
+
+    def _refuse_impossible_transitions(self) -> None:
+        """Answers a transition that the state doesn't allow with success = False; rclpy raises and never answers."""
+        service = self._service_change_state
+        change_state = service.callback
+
+        def guarded(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except Exception as error:
+                self.get_logger().error(f"transition {request.transition.id} from {self.state} refused: {error}")
+                response.success = False
+                return response
+
+        service.callback = guarded
+
+    # Frames, in the executor
+
+    def _follow_listeners(self, active: bool | None = None) -> None:
+        """Subscribes to the camera when somebody listens to an output, and unsubscribes when nobody does."""
+        inputs, outputs = self._inputs, self._outputs
+        if inputs is None or outputs is None:
+            return
+        wanted = (self.state == "active" if active is None else active) and bool(outputs.listened())
+        if wanted == inputs.subscribed:
+            return
+        if wanted:
+            self._listening_since = time.monotonic()
+            inputs.subscribe()
+        else:
+            inputs.unsubscribe()
+            self._depth.clear()
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._statistics.count("received")
+        if self._worker is None:
+            self._statistics.count("dropped")
+            return
+        try:
+            if isinstance(message, Image):
+                conversions.check_image(message)
+            else:
+                conversions.check_compressed(message)
+        except MessageError as error:
+            self._frame_broken(error)
+            return
+        if self._worker.offer(Arrival(message, time.monotonic())):
+            self._statistics.count("dropped")
+
+    def _on_depth(self, message: Image) -> None:
+        try:
+            conversions.check_depth(message)
+        except MessageError as error:
+            self._depth_broken(error)
+            return
+        self._depth.add_depth(message)
+
+    def _on_info(self, message: CameraInfo) -> None:
+        try:
+            conversions.check_camera_info(message)
+        except MessageError as error:
+            self._depth_broken(error)
+            return
+        self._depth.add_info(message)
+
+    # Frames, in the worker
+
+    def _work(self, arrival: Arrival) -> None:
+        outputs, network, tracker = self._outputs, self._network, self._tracker
+        assert outputs is not None
+        assert network is not None
+        assert tracker is not None
+        wanted = outputs.listened()
+        message = arrival.message
+        style = self._style()
+        try:
+            raw = isinstance(message, Image)
+            frame = conversions.to_rgb(message) if raw else conversions.compressed_to_rgb(message)
+        except MessageError as error:
+            self._frame_broken(error)
+            return
+        reconstruct = "error" in wanted or ("slots" in wanted and style.publish_reconstructions)
+        decomposition = network.decompose(frame, reconstruct=reconstruct)
+        track_ids = tracker.update(
+            decomposition.masks,
+            decomposition.latent_mean,
+            decomposition.latent_log_sigma,
+            stamp_nanoseconds(message.header) / NANOSECONDS,
+        )
+        depth, geometries = self._locate(message.header, decomposition, wanted)
+        assessment = assess(decomposition) if "error" in wanted else None
+        scene = Scene(
+            header=message.header,
+            frame=frame,
+            decomposition=decomposition,
+            track_ids=track_ids,
+            geometries=geometries,
+            depth=depth,
+            error_map=None if assessment is None else assessment.error_map,
+            model_id=network.info().model_id,
+        )
+        outputs.publish(scene, wanted & {"slots"}, style)
+        latency = time.monotonic() - arrival.received
+        outputs.publish(scene, wanted - {"slots"}, style)
+        self._statistics.answered(latency)
+        self._assess(decomposition, assessment)
+
+    def _locate(
+        self, header: Header, decomposition: Decomposition, wanted: frozenset[str]
+    ) -> tuple[tuple[NDArray[np.float32], Intrinsics] | None, Sequence[SlotGeometry | None]]:
+        """Depth image with its intrinsics, and each slot's place in 3D, as far as there is depth and a use for it.
+
+        Depth is looked up after the network ran, because that gives it time to arrive.
+        """
+        nowhere: list[SlotGeometry | None] = [None] * len(decomposition.masks)
+        if not wanted & (NEED_DEPTH | {"slots"}):
+            return None, nowhere
+        found = self._depth.match(header)
+        if found is None:
+            return None, nowhere
+        try:
+            depth = conversions.to_metres(found[0])
+            intrinsics = conversions.to_intrinsics(found[1], decomposition.source_width, decomposition.source_height)
+        except MessageError as error:
+            self._depth_broken(error)
+            return None, nowhere
+        geometries = slot_geometry(decomposition.masks, decomposition.roi, depth, intrinsics)
+        return (depth, intrinsics), geometries
+
+    def _assess(self, decomposition: Decomposition, assessment: Assessment | None) -> None:
+        """Keeps an assessment for /diagnostics, one for each report; made after the frame was answered."""
+        now = time.monotonic()
+        if now - self._assessed < self._settings["diagnostics_period"]:
+            return
+        if assessment is None:
+            if decomposition.reconstructions is None:
+                assert self._network is not None
+                reconstructions, _ = self._network.decode(decomposition.latent_mean)
+                decomposition = replace(decomposition, reconstructions=reconstructions)
+            assessment = assess(decomposition)
+        self._assessment, self._assessed = assessment, now
+
+    def _style(self) -> Style:
+        settings = self._settings
+        return Style(
+            mask_encoding=settings["mask_encoding"],
+            publish_reconstructions=settings["publish_reconstructions"],
+            overlay_size=settings["overlay_size"],
+        )
+
+    def _frame_broken(self, error: MessageError) -> None:
+        self._statistics.count("broken", fault=str(error))
+        self.get_logger().warning(f"broken image dropped: {error}", throttle_duration_sec=LOG_EVERY)
+
+    def _depth_broken(self, error: MessageError) -> None:
+        self._statistics.count("broken_depth", fault=str(error))
+        self.get_logger().warning(f"no 3D from a broken message: {error}", throttle_duration_sec=LOG_EVERY)
+
+    def _frame_failed(self, error: Exception) -> None:
+        self._statistics.count("failed", fault=str(error))
+        if isinstance(error, NetworkError):
+            self.get_logger().error(f"network failed, will be loaded again: {error}", throttle_duration_sec=LOG_EVERY)
+        else:
+            text = "".join(traceback.format_exception(error))
+            self.get_logger().error(f"frame lost:\n{text}", throttle_duration_sec=LOG_EVERY)
+
+    # Services, parameters, diagnostics
+
+    def _decode_slots(self, request: DecodeSlots.Request, response: DecodeSlots.Response) -> DecodeSlots.Response:
+        try:
+            if self._network is None or self.state != "active":
+                raise NetworkError(f"the node is {self.state}; activate it first")
+            loaded = self._network.info()
+            if request.model_id not in ("", loaded.model_id):
+                raise MessageError(
+                    f"the latents are of model {request.model_id[:40]!r}, {loaded.model_id} is loaded; "
+                    "latents of one model mean nothing to another"
+                )
+            fill_decoded(response, *self._network.decode(read_latents(request, loaded.config.latent_size)))
+        except (MessageError, NetworkError) as error:
+            response.success, response.message = False, str(error)
+        return response
+
+    def _apply(self, changed: set[str]) -> None:
+        if "diagnostics_period" in changed:
+            self._reporting.timer_period_ns = int(self._settings["diagnostics_period"] * NANOSECONDS)
+        self._depth.tolerance = self._settings["depth_tolerance"]
+        self._depth.patience = self._settings["depth_patience"]
+        if self._tracker is not None:
+            self._tracker.min_area = self._settings["min_area"]
+            self._tracker.max_absence = self._settings["max_absence"]
+
+    def _publish_diagnostics(self) -> None:
+        self._follow_listeners()  # in case an event was lost
+        settings = self._settings
+        thresholds = diagnostics.Thresholds(
+            camera_timeout=settings["camera_timeout"],
+            max_latency=settings["max_latency"],
+            max_reconstruction_error=settings["max_reconstruction_error"],
+        )
+        message = DiagnosticArray(status=self._report.build(self._statistics, self._situation(), thresholds))
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _situation(self) -> diagnostics.Situation:
+        inputs, network = self._inputs, self._network
+        publishers = inputs.publishers() if inputs is not None else ""
+        return diagnostics.Situation(
+            state=self.state,
+            listened=inputs is not None and inputs.subscribed,
+            listening_since=self._listening_since,
+            publishers=publishers,
+            elsewhere=inputs.elsewhere() if inputs is not None and not publishers else (),
+            topic=inputs.topic if inputs is not None else self.resolve_topic_name("image"),
+            qos_fault=inputs.qos_fault if inputs is not None else "",
+            network_fault=self._configuration_fault or (network.fault if network is not None else ""),
+            recoveries=network.recoveries if network is not None else 0,
+            network=network.description() if network is not None else {},
+            assessment=self._assessment,
+        )
+
+
+def _help() -> str:
+    rows = []
+    for spec in SPECS:
+        choices = f" [{', '.join(spec.choices)}]" if spec.choices else ""
+        rows.append(f"  {spec.name}:={spec.default!r}{choices}\n      {spec.description}")
+    return (
+        "examples:\n"
+        "  decompose --ros-args -r image:=/camera/image_raw\n"
+        "  decompose --ros-args -r image:=/camera/image_raw -p transport:=compressed -p device:=cuda\n"
+        "  decompose --ros-args -r __ns:=/left -r image:=/left/image -p checkpoint:=/models/office.safetensors\n\n"
+        "parameters (-p NAME:=VALUE):\n" + "\n".join(rows)
+    )
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the node until it is told to stop."""
+    arguments = sys.argv if args is None else args
+    parser = argparse.ArgumentParser(
+        prog="decompose",
+        description="Decomposes camera images into slots and publishes them on scene/slots.",
+        epilog=_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(remove_ros_args(arguments)[1:])
+    rclpy.init(args=arguments)
+    node = DecomposeNode()
+    try:
+        spin(node)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The demo: camera, `decompose` and viewer as three processes that talk over DDS, for one pass through the clip."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from monet_perception.nodes.camera import DEMO_CLIP
+
+PATIENCE = 120.0
+"""Seconds that the nodes may take to find each other; most of it is loading the network on a busy machine."""
+LAST_FRAMES = 1.5
+"""Seconds that the last frames may take after the camera has ended."""
+ENDING = 20.0
+"""Seconds that a node may take to end before it is killed."""
+
+
+class Demo:
+    """The three processes.
+
+    Args:
+        options: of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        options.output.mkdir(parents=True, exist_ok=True)
+        self._log = options.output / "decompose.log"
+        # The user's robot, if there is one, is on the network; the demo stays on this machine unless told otherwise.
+        self._environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ}
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> int:
+        """Runs until the clip has ended; returns 0, or 1 if no slots arrived."""
+        options = self._options
+        try:
+            decompose = self._start("decompose", self._ros_arguments(), log=True)
+            viewer = self._start(
+                "viewer",
+                [
+                    *("--output", str(options.output)),
+                    *(["--gif"] if options.gif else []),
+                    *(["--show"] if options.show else []),
+                    *("--ros-args", "-r", "image:=/camera/image", "-r", "labels:=/camera/labels"),
+                ],
+            )
+            loop = ["--loop"] if options.loop else []
+            clip = ["--clip", str(options.clip), "--wait-for", "2", "--patience", str(PATIENCE)]
+            camera = self._start("camera", clip + loop)
+            self._wait(camera, others=(decompose, viewer))
+            time.sleep(LAST_FRAMES)
+        except KeyboardInterrupt:
+            pass
+        return self._finish()
+
+    def _ros_arguments(self) -> list[str]:
+        options = self._options
+        return [
+            "--ros-args",
+            *("-r", "image:=/camera/image", "-r", "depth:=/camera/depth", "-r", "camera_info:=/camera/camera_info"),
+            *("-p", f"device:={options.device}"),
+            *(["-p", f"checkpoint:={options.checkpoint}"] if options.checkpoint else []),
+        ]
+
+    def _start(self, name: str, arguments: list[str], log: bool = False) -> subprocess.Popen[bytes]:
+        # In sessions of their own: Ctrl-C goes to the demo, which ends them one after the other.
+        # As modules and not as scripts, which may lie anywhere (bin/ with pip, lib/monet_perception/ with colcon).
+        command = [sys.executable, "-m", f"monet_perception.nodes.{name}", *arguments]
+        if log:
+            with self._log.open("wb") as file:
+                process = subprocess.Popen(
+                    command, env=self._environment, start_new_session=True, stdout=file, stderr=subprocess.STDOUT
+                )
+        else:
+            process = subprocess.Popen(command, env=self._environment, start_new_session=True)
+        self._running.append(process)
+        return process
+
+    def _wait(self, camera: subprocess.Popen[bytes], others: tuple[subprocess.Popen[bytes], ...]) -> None:
+        """Waits for the camera to end, or for any of the others to do so, which they shouldn't."""
+        while camera.poll() is None and all(process.poll() is None for process in others):
+            time.sleep(0.1)
+
+    def _finish(self) -> int:
+        """Ends the viewer, which then writes its pictures, and after it the others."""
+        codes = {}
+        for process in (self._running[i] for i in (1, 2, 0) if i < len(self._running)):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            try:
+                codes[process] = process.wait(ENDING)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                codes[process] = process.wait()
+        if len(self._running) > 1 and codes[self._running[1]] == 0:
+            return 0
+        print(f"\nNo slots arrived. What decompose said ({self._log}):", file=sys.stderr)
+        print(self._log.read_text(errors="replace")[-4000:], file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="demo",
+        description="Decomposes a recorded clip in three real ROS nodes and writes a video and a picture of it.",
+        epilog="examples:\n  make demo\n  monet-demo --loop --show\n  monet-demo --checkpoint runs/a/best.safetensors",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder of the pictures (%(default)s)")
+    parser.add_argument("--clip", type=Path, default=DEMO_CLIP, help="MCAP file or ROS 2 bag (the shipped clip)")
+    parser.add_argument("--checkpoint", type=Path, help="the network (the shipped one)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument("--loop", action="store_true", help="begin again at the end, until Ctrl-C")
+    parser.add_argument("--show", action="store_true", help="also show the pictures in a window")
+    parser.add_argument("--gif", action="store_true", help="also write an animation for documents")
+    return parser
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the demo; returns 0, or 1 if no slots arrived or a file is missing."""
+    options = _parser().parse_args((sys.argv if args is None else args)[1:])
+    for what, path in (("clip", options.clip), ("checkpoint", options.checkpoint)):
+        if path is not None and not path.exists():
+            print(f"demo: no {what} at {path}; name one with --{what}", file=sys.stderr)
+            return 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the three nodes as well
+    return Demo(options).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

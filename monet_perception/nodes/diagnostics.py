@@ -1,0 +1,261 @@
+"""What the node tells about itself: counters of the frames, and /diagnostics with three statuses.
+
+| status | WARN | ERROR |
+| --- | --- | --- |
+| camera | no image for `camera_timeout` seconds; broken frames since the last report | no image for five times that; an incompatible QoS; no good frame among those since the last report |
+| network | half of the last latencies above `max_latency`; failed frames or a recovery since the last report | no network: `configure` failed, or the device doesn't come back |
+| scene | reconstruction error above `max_reconstruction_error`; fewer than two active slots; mask entropy above half of log K | never |
+
+Silence is reported only while somebody listens, because without listeners the node doesn't subscribe to the camera.
+Dropped frames are no fault: a camera faster than the network is the rule.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from monet_perception.assessment import Assessment
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+WINDOW = 10.0
+"""Seconds over which rates and latencies are taken."""
+ERROR_AFTER = 5.0
+"""Multiple of `camera_timeout` after which silence is an ERROR."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Frames since the node started. received = answered + dropped + broken + failed + at most two under way.
+
+    Attributes:
+        received: images that the middleware handed over.
+        answered: decomposed, and the slots published where somebody listened to them.
+        dropped: overtaken by a newer one, or waiting when the node was deactivated.
+        broken: unreadable.
+        failed: lost to an error of the network or its device.
+        broken_depth: depth images or camera_infos that couldn't be used; their frames were answered without 3D.
+    """
+
+    received: int = 0
+    answered: int = 0
+    dropped: int = 0
+    broken: int = 0
+    failed: int = 0
+    broken_depth: int = 0
+
+
+@dataclass
+class Statistics:
+    """Counts and latencies of a running node. Its methods may be called from any thread."""
+
+    counts: Counts = Counts()
+    last_received: float = field(default=-math.inf, init=False)
+    last_fault: str = field(default="", init=False)
+    _latencies: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=1000), init=False, repr=False)
+    _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=1000), init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def count(self, name: str, frames: int = 1, fault: str = "") -> None:
+        """Adds to one of the `Counts`; `fault` is what was wrong with a broken or failed frame."""
+        with self._lock:
+            self.counts = replace(self.counts, **{name: getattr(self.counts, name) + frames})
+            self.last_fault = fault or self.last_fault
+            if name == "received":
+                self.last_received = time.monotonic()
+                self._arrivals.append(self.last_received)
+
+    def answered(self, latency: float) -> None:
+        """Counts a frame that was answered; `latency`: seconds from its reception to the publication of its slots."""
+        with self._lock:
+            self.counts = replace(self.counts, answered=self.counts.answered + 1)
+            self._latencies.append((time.monotonic(), latency))
+
+    def latencies(self) -> tuple[float, float, float]:
+        """Median, 99th percentile and maximum of the latencies in the window, in seconds; NaN if there are none."""
+        recent = self._recent()
+        if not recent:
+            return math.nan, math.nan, math.nan
+        return float(np.median(recent)), float(np.percentile(recent, 99)), max(recent)
+
+    def rates(self) -> tuple[float, float]:
+        """Images received and answered a second, over the window."""
+        now = time.monotonic()
+        with self._lock:
+            received = sum(now - arrival <= WINDOW for arrival in self._arrivals)
+            answered = sum(now - done <= WINDOW for done, _ in self._latencies)
+        return received / WINDOW, answered / WINDOW
+
+    def _recent(self) -> list[float]:
+        now = time.monotonic()
+        with self._lock:
+            return [latency for done, latency in self._latencies if now - done <= WINDOW]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Above what a report warns; the node's parameters of the same names."""
+
+    camera_timeout: float
+    max_latency: float
+    max_reconstruction_error: float
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a report is made of, beside the counts.
+
+    Attributes:
+        state: of the lifecycle (`active`, ...).
+        listened: whether anybody subscribes to an output.
+        listening_since: when they began to, seconds of time.monotonic().
+        publishers: what offers images on the input topic, for a person; empty if nothing does.
+        elsewhere: other topics with images of the right type.
+        topic: the input topic's full name.
+        qos_fault: incompatible QoS seen, for a person; empty if none.
+        network_fault: why there is no network; empty if there is one or none is needed.
+        recoveries: of the network after device errors.
+        network: what is loaded: device, precision, model id, memory.
+        assessment: of the last frame that was assessed.
+    """
+
+    state: str
+    listened: bool
+    listening_since: float
+    publishers: str
+    elsewhere: Sequence[str]
+    topic: str
+    qos_fault: str
+    network_fault: str
+    recoveries: int
+    network: Mapping[str, str]
+    assessment: Assessment | None
+
+
+@dataclass
+class Report:
+    """Builds the statuses; remembers the last report's counts, because levels are about what happened since."""
+
+    name: str
+    _counts: Counts = field(default=Counts(), init=False, repr=False)
+    _recoveries: int = field(default=0, init=False, repr=False)
+
+    def build(self, statistics: Statistics, situation: Situation, thresholds: Thresholds) -> list[DiagnosticStatus]:
+        """The three statuses: camera, network, scene."""
+        counts = statistics.counts
+        since = Counts(**{f.name: getattr(counts, f.name) - getattr(self._counts, f.name) for f in fields(Counts)})
+        recovered = situation.recoveries - self._recoveries
+        self._counts, self._recoveries = counts, situation.recoveries
+        return [
+            self._status("camera", *_camera(statistics, since, situation, thresholds)),
+            self._status("network", *_network(statistics, since, recovered, situation, thresholds)),
+            self._status("scene", *_scene(situation, thresholds)),
+        ]
+
+    def _status(self, part: str, level: bytes, message: str, values: Mapping[str, object]) -> DiagnosticStatus:
+        pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        return DiagnosticStatus(name=f"{self.name}: {part}", hardware_id="", level=level, message=message, values=pairs)
+
+
+_Finding = tuple[bytes, str, dict[str, object]]
+
+
+def _camera(statistics: Statistics, since: Counts, situation: Situation, thresholds: Thresholds) -> _Finding:
+    silent = time.monotonic() - max(statistics.last_received, situation.listening_since)
+    rate, _ = statistics.rates()
+    counts = statistics.counts
+    values = {
+        "topic": situation.topic,
+        "publishers": situation.publishers or "none",
+        "rate (Hz)": f"{rate:.1f}",
+        "received": counts.received,
+        "broken": counts.broken,
+        "broken depth": counts.broken_depth,
+        "last fault": statistics.last_fault[:200],
+    }
+    level, message = OK, "images arrive"
+    if situation.state != "active":
+        level, message = OK, f"node is {situation.state}"
+    elif situation.qos_fault:
+        level, message = ERROR, situation.qos_fault
+    elif not situation.listened:
+        level, message = OK, "nobody listens: not subscribed to the camera"
+    elif silent > thresholds.camera_timeout:
+        level = ERROR if silent > ERROR_AFTER * thresholds.camera_timeout else WARN
+        message = f"no image on {situation.topic} for {silent:.1f} s {_silent_because(situation)}"
+    elif since.broken:
+        level = WARN if since.answered + since.dropped else ERROR
+        message = f"{since.broken} of {since.received} images broken: {statistics.last_fault[:200]}"
+    return level, message, values
+
+
+def _silent_because(situation: Situation) -> str:
+    if situation.publishers:
+        return f"from {situation.publishers}"
+    if situation.elsewhere:
+        topics = ", ".join(situation.elsewhere[:5])
+        remedy = f"remap with -r image:={situation.elsewhere[0]}"
+        return f"and nothing publishes there; there are images on {topics}: {remedy}"
+    return "and nothing publishes there"
+
+
+def _network(
+    statistics: Statistics, since: Counts, recovered: int, situation: Situation, thresholds: Thresholds
+) -> _Finding:
+    median, high, longest = statistics.latencies()
+    _, rate = statistics.rates()
+    counts = statistics.counts
+    values = {
+        "rate (Hz)": f"{rate:.1f}",
+        "latency, median (ms)": f"{1000 * median:.1f}",
+        "latency, 99th percentile (ms)": f"{1000 * high:.1f}",
+        "latency, maximum (ms)": f"{1000 * longest:.1f}",
+        "answered": counts.answered,
+        "dropped": counts.dropped,
+        "failed": counts.failed,
+        "recoveries": situation.recoveries,
+        **situation.network,
+        "memory of the process (MB)": f"{resident_memory() / 1e6:.0f}",
+    }
+    level, message = OK, f"node is {situation.state}"
+    if situation.network_fault:
+        level, message = ERROR, situation.network_fault[:400]
+    elif since.failed or recovered > 0:
+        level, message = WARN, f"{since.failed} frames failed, {recovered} recoveries: {statistics.last_fault[:200]}"
+    elif median > thresholds.max_latency:
+        level, message = WARN, f"median latency is {1000 * median:.0f} ms, above {1000 * thresholds.max_latency:.0f} ms"
+    return level, message, values
+
+
+def _scene(situation: Situation, thresholds: Thresholds) -> _Finding:
+    assessment = situation.assessment
+    if assessment is None:
+        return OK, "no frame assessed yet", {}
+    values = {
+        "reconstruction error (MSE)": f"{assessment.reconstruction_error:.5f}",
+        "latent KL, mean over slots (nats)": f"{float(np.mean(assessment.latent_kl)):.2f}",
+        "mask entropy (nats)": f"{assessment.mask_entropy:.3f}",
+        "active slots": assessment.active_slots,
+    }
+    if assessment.reconstruction_error > thresholds.max_reconstruction_error:
+        error, limit = assessment.reconstruction_error, thresholds.max_reconstruction_error
+        return WARN, f"reconstruction error {error:.4f} is above {limit}: unknown scene?", values
+    if assessment.active_slots < 2:
+        return WARN, "everything has fallen into one slot", values
+    if assessment.mask_entropy > 0.5 * math.log(len(assessment.latent_kl)):
+        return WARN, "masks are undecided between slots", values
+    return OK, "the scene is explained", values
+
+
+def resident_memory() -> int:
+    """Bytes of physical memory that this process holds; 0 where the system doesn't tell."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * 4096 if statm.exists() else 0

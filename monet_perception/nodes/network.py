@@ -1,0 +1,155 @@
+"""The Decomposer of a running node: one user at a time, given back on demand, brought up again after a device error."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monet_perception.checkpoint import CheckpointInfo
+from monet_perception.decomposer import Decomposer, Decomposition
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 10.0
+"""Seconds between two attempts to bring a failing network up again; doubled after each."""
+
+
+class NetworkError(RuntimeError):
+    """The network can't answer now; the text says why."""
+
+
+@dataclass
+class Network:
+    """A Decomposer that can be given back and made again. Its methods may be called from any thread.
+
+    Attributes:
+        make: builds and warms up the Decomposer.
+        recoveries: how often it was built again after an error.
+        fault: why there is no network now; empty if there is one, or none is wanted.
+    """
+
+    make: Callable[[], Decomposer]
+    recoveries: int = field(default=0, init=False)
+    fault: str = field(default="", init=False)
+    _decomposer: Decomposer | None = field(default=None, init=False, repr=False)
+    _wanted: bool = field(default=False, init=False, repr=False)
+    _pause: float = field(default=FIRST_PAUSE, init=False, repr=False)
+    _not_before: float = field(default=0.0, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def acquire(self) -> Decomposer:
+        """Builds the Decomposer unless it is there, and keeps it until `release`.
+
+        Raises:
+            CheckpointError, DeviceError, ValueError: as the Decomposer does.
+        """
+        with self._lock:
+            if self._decomposer is None:
+                self._decomposer = self.make()
+            self._wanted = True
+            self.fault = ""
+            self._pause, self._not_before = FIRST_PAUSE, 0.0
+            return self._decomposer
+
+    def release(self) -> None:
+        """Gives the Decomposer and its device memory back."""
+        with self._lock:
+            self._wanted = False
+            self.fault = ""
+            self._discard()
+
+    def decompose(self, frame: NDArray[np.uint8], *, reconstruct: bool) -> Decomposition:
+        """`Decomposer.__call__`.
+
+        Raises:
+            NetworkError: the device failed; the network is brought up again by a later call.
+        """
+        return self._use(lambda decomposer: decomposer(frame, reconstruct=reconstruct))
+
+    def decode(self, latents: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """`Decomposer.decode`.
+
+        Raises:
+            NetworkError: the node isn't active, or the device failed.
+            ValueError: latents of another size.
+        """
+        return self._use(lambda decomposer: decomposer.decode(latents))
+
+    def info(self) -> CheckpointInfo:
+        """The checkpoint that is loaded.
+
+        Raises:
+            NetworkError: none is.
+        """
+        decomposer = self._decomposer
+        if decomposer is None:
+            raise NetworkError(self.fault or "no network is loaded")
+        return decomposer.info
+
+    def description(self) -> dict[str, str]:
+        """What is loaded, for a person: model, device, precision, backend and device memory. Empty if nothing is."""
+        decomposer = self._decomposer
+        if decomposer is None:
+            return {}
+        found = {
+            "model": decomposer.info.model_id,
+            "dataset": decomposer.info.dataset,
+            "slots": str(decomposer.config.slots),
+            "device": decomposer.device,
+            "precision": decomposer.precision,
+            "backend": decomposer.backend,
+        }
+        if decomposer.device.startswith("cuda"):
+            import torch
+
+            found["memory of the device (MB)"] = f"{torch.cuda.memory_allocated(decomposer.device) / 1e6:.0f}"
+        return found
+
+    def _use(self, call: Callable[[Decomposer], Any]) -> Any:
+        with self._lock:
+            if not self._wanted:
+                raise NetworkError("no network is loaded: the node is not active")
+            if self._decomposer is None:
+                self._recover()
+            assert self._decomposer is not None
+            try:
+                result = call(self._decomposer)
+            except ValueError:  # what was asked for is wrong, the network is not
+                raise
+            except Exception as error:
+                # Out of memory, a lost device, a driver that was reset: nothing of it can be told from what is raised,
+                # and a network built anew cures what can be cured.
+                self._fail(error)
+                raise NetworkError(self.fault) from error
+            self.fault, self._pause = "", FIRST_PAUSE
+            return result
+
+    def _recover(self) -> None:
+        if time.monotonic() < self._not_before:
+            raise NetworkError(self.fault)
+        try:
+            self._decomposer = self.make()
+        except Exception as error:
+            self._fail(error)
+            raise NetworkError(self.fault) from error
+        self.recoveries += 1
+
+    def _fail(self, error: Exception) -> None:
+        self.fault = f"{type(error).__name__}: {error}"
+        self._discard()
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _discard(self) -> None:
+        decomposer, self._decomposer = self._decomposer, None
+        if decomposer is None:
+            return
+        try:
+            decomposer.close()
+        except Exception as error:  # a broken device may not even let go
+            self.fault = self.fault or f"{type(error).__name__}: {error}"

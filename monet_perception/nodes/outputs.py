@@ -1,0 +1,165 @@
+"""What the node publishes: one topic for each output, filled only while somebody listens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.event_handler import PublisherEventCallbacks
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from monet_perception.decomposer import Decomposition
+from monet_perception.geometry import Intrinsics, SlotGeometry
+from monet_perception.nodes.cloud import build_cloud
+from monet_perception.nodes.conversions import image_message
+from monet_perception.nodes.markers import build_markers, shown_tracks
+from monet_perception.nodes.overlay import draw_overlay, label_image
+from monet_perception.nodes.slot_messages import slot_array
+from monet_perception.slots import background_slots
+from monet_perception_msgs.msg import SlotArray
+
+TOPICS: dict[str, type] = {
+    "slots": SlotArray,
+    "overlay": Image,
+    "labels": Image,
+    "error": Image,
+    "markers": MarkerArray,
+    "cloud": PointCloud2,
+}
+"""Outputs, published on `scene/<name>`; relative, so that a namespace moves them."""
+NEED_DEPTH = frozenset({"markers", "cloud"})
+# Reliable: best-effort readers lose messages above the middleware's 512 KiB segment. Only the newest is kept.
+_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One decomposed frame, ready to be published.
+
+    Attributes:
+        header: the image's.
+        frame: [h, w, 3] uint8 RGB, the source image.
+        decomposition: of the frame.
+        track_ids: [K].
+        geometries: K, None where a slot has none.
+        depth: [h, w] float32 metres, and the intrinsics it goes with; None without depth.
+        error_map: [H, W] float32; None where nobody wanted it.
+        model_id: of the weights.
+    """
+
+    header: Header
+    frame: NDArray[np.uint8]
+    decomposition: Decomposition
+    track_ids: NDArray[np.int32]
+    geometries: Sequence[SlotGeometry | None]
+    depth: tuple[NDArray[np.float32], Intrinsics] | None
+    error_map: NDArray[np.float32] | None
+    model_id: str
+
+
+@dataclass(frozen=True)
+class Style:
+    """How outputs look; the node's parameters of the same names."""
+
+    mask_encoding: str
+    publish_reconstructions: bool
+    overlay_size: int
+
+
+class Outputs:
+    """The publishers. They exist from `configure` to `cleanup`, so that others see the topics.
+
+    Args:
+        node: publishes them.
+        changed: called when somebody begins or ceases to listen.
+    """
+
+    def __init__(self, node: LifecycleNode, changed: Callable[[], None]) -> None:
+        self._node = node
+        self._shown: set[int] = set()
+        self._publishers: dict[str, LifecyclePublisher] = {
+            name: node.create_lifecycle_publisher(
+                kind,
+                f"scene/{name}",
+                _QOS,
+                event_callbacks=PublisherEventCallbacks(matched=lambda _: changed()),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for name, kind in TOPICS.items()
+        }
+
+    def destroy(self) -> None:
+        """Takes the topics down."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+        self._publishers = {}
+
+    def listened(self) -> frozenset[str]:
+        """Names of the outputs that somebody subscribes to."""
+        return frozenset(name for name, publisher in self._publishers.items() if publisher.get_subscription_count() > 0)
+
+    def publish(self, scene: Scene, wanted: frozenset[str], style: Style) -> None:
+        """Publishes the outputs wanted, slots first, because others wait for them."""
+        builders: dict[str, Callable[[], object | None]] = {
+            "slots": lambda: _slots(scene, style),
+            "markers": lambda: self._markers(scene),
+            "cloud": lambda: _cloud(scene),
+            "labels": lambda: _labels(scene),
+            "overlay": lambda: _overlay(scene, style),
+            "error": lambda: _error(scene),
+        }
+        for name, build in builders.items():
+            if name in wanted and (message := build()) is not None:
+                self._publishers[name].publish(message)
+
+    def _markers(self, scene: Scene) -> MarkerArray:
+        background = background_slots(scene.decomposition.masks)
+        message = build_markers(
+            scene.header, scene.track_ids, scene.geometries, background=background, shown=self._shown
+        )
+        self._shown = shown_tracks(message)
+        return message
+
+
+def _slots(scene: Scene, style: Style) -> SlotArray:
+    return slot_array(
+        scene.header,
+        scene.model_id,
+        scene.decomposition,
+        scene.track_ids,
+        scene.geometries,
+        mask_encoding=style.mask_encoding,
+        with_reconstructions=style.publish_reconstructions,
+    )
+
+
+def _cloud(scene: Scene) -> PointCloud2 | None:
+    if scene.depth is None:
+        return None
+    depth, intrinsics = scene.depth
+    found = scene.decomposition
+    return build_cloud(scene.header, found.image, found.masks, scene.track_ids, found.roi, depth, intrinsics)
+
+
+def _labels(scene: Scene) -> Image:
+    found = scene.decomposition
+    return image_message(
+        scene.header, label_image(found.masks, found.roi, found.source_height, found.source_width), "mono8"
+    )
+
+
+def _overlay(scene: Scene, style: Style) -> Image:
+    found = scene.decomposition
+    picture = draw_overlay(scene.frame, found.masks, scene.track_ids, found.roi, longest_side=style.overlay_size)
+    return image_message(scene.header, picture, "rgb8")
+
+
+def _error(scene: Scene) -> Image | None:
+    return None if scene.error_map is None else image_message(scene.header, scene.error_map, "32FC1")

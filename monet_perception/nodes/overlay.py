@@ -1,0 +1,131 @@
+"""Pictures of a decomposition over its source image: tinted and outlined slots, and the label image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from monet_perception.geometry import RegionOfInterest
+from monet_perception.palette import track_colours
+
+TINT = 0.45
+"""Share of the slot's colour in a tinted pixel."""
+OUTSIDE = 255
+"""Label of pixels that no mask covers."""
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of source pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def label_image(masks: NDArray[np.floating], roi: RegionOfInterest, height: int, width: int) -> NDArray[np.uint8]:
+    """Index of the slot with the largest mask at each source pixel, uint8 [height, width]; `OUTSIDE` beyond the roi.
+
+    Looked up, not interpolated: each pixel shows what the network said there.
+
+    Args:
+        masks: [K, H, W].
+        roi: source pixels that the masks cover.
+        height, width: of the source image.
+    """
+    labels = np.full((height, width), OUTSIDE, np.uint8)
+    owner = masks.argmax(axis=0).astype(np.uint8)
+    inside = cv2.resize(owner, (roi.width, roi.height), interpolation=cv2.INTER_NEAREST_EXACT)
+    labels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width] = inside
+    return labels
+
+
+def draw_overlay(
+    image: NDArray[np.uint8],
+    masks: NDArray[np.floating],
+    track_ids: ArrayLike,
+    roi: RegionOfInterest,
+    *,
+    longest_side: int = 640,
+) -> NDArray[np.uint8]:
+    """The image with each slot's region tinted and outlined in its track's colour, and the slot's index written on it.
+
+    Slots without a track are empty or background noise and stay untinted.
+
+    Args:
+        image: [h, w, 3] uint8 RGB, the source image.
+        masks: [K, H, W] in [0, 1].
+        track_ids: [K], -1: none.
+        roi: source pixels that the masks cover.
+        longest_side: pixels; larger images are drawn smaller, with their sides' ratio kept.
+    Returns:
+        uint8 [h', w', 3] RGB.
+    """
+    track_ids = np.asarray(track_ids)
+    scale = min(1.0, longest_side / max(image.shape[:2]))
+    canvas = _scaled(image, scale)
+    left, top = round(roi.x * scale), round(roi.y * scale)
+    right = min(canvas.shape[1], max(left + 1, round((roi.x + roi.width) * scale)))
+    bottom = min(canvas.shape[0], max(top + 1, round((roi.y + roi.height) * scale)))
+    window = canvas[top:bottom, left:right]
+    if window.size == 0:
+        return canvas
+    owner = _owner(np.asarray(masks, np.float32), window.shape[1], window.shape[0])
+    colours, tracked = track_colours(track_ids), track_ids >= 0
+    tinted = tracked[owner]
+    window[tinted] = ((1 - TINT) * window[tinted] + TINT * colours[owner[tinted]]).astype(np.uint8)
+    edge = _edges(owner) & tinted
+    window[edge] = colours[owner[edge]]
+    _write_indices(window, masks, tracked)
+    return canvas
+
+
+def _scaled(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    if scale == 1.0:
+        return image.copy()
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _owner(masks: NDArray[np.floating], width: int, height: int) -> NDArray[np.intp]:
+    """Index of the largest mask, interpolated before it is decided, which gives smooth outlines: [height, width]."""
+    size = width, height
+    return np.argmax([cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR) for mask in masks], axis=0)
+
+
+def _edges(owner: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Pixels with a neighbour of another owner: outlines two pixels wide, one on each side."""
+    edge = np.zeros(owner.shape, bool)
+    across, down = owner[:, 1:] != owner[:, :-1], owner[1:] != owner[:-1]
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    edge[1:] |= down
+    edge[:-1] |= down
+    return edge
+
+
+def _write_indices(window: NDArray[np.uint8], masks: NDArray[np.floating], tracked: NDArray[np.bool_]) -> None:
+    """Writes each tracked slot's index where its region is widest, so that it stands inside even of a ring."""
+    owner = masks.argmax(axis=0)
+    height, width = owner.shape
+    size = max(0.35, min(window.shape[:2]) / 700)
+    pixels = np.ascontiguousarray(window)
+    for slot in np.flatnonzero(tracked):
+        # A rim of zeros: the image's border counts as the region's.
+        region = np.pad((owner == slot).astype(np.uint8), 1)
+        distance = cv2.distanceTransform(region, cv2.DIST_L2, 3)[1:-1, 1:-1]
+        if distance.max() <= 0:
+            continue
+        row, column = np.unravel_index(int(distance.argmax()), distance.shape)
+        text = str(slot)
+        (text_width, text_height), _ = cv2.getTextSize(text, _FONT, size, 1)
+        x = int((column + 0.5) / width * pixels.shape[1]) - text_width // 2
+        y = int((row + 0.5) / height * pixels.shape[0]) + text_height // 2
+        cv2.putText(pixels, text, (x, y), _FONT, size, (0, 0, 0), 3, cv2.LINE_AA)
+        cv2.putText(pixels, text, (x, y), _FONT, size, (255, 255, 255), 1, cv2.LINE_AA)
+    window[...] = pixels

@@ -1,0 +1,179 @@
+"""What the viewer writes: an overlay video, a still picture, and a small animation for documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image as PillowImage
+
+from monet_perception.geometry import RegionOfInterest
+from monet_perception.nodes.overlay import Region, draw_overlay
+
+SIDE = 360
+"""Height of each panel of a picture in pixels."""
+GAP = 6
+ANIMATION_FRAMES = 60
+ANIMATION_BYTES = 3_000_000
+_CAPTION = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw_panels(
+    image: NDArray[np.uint8],
+    masks: NDArray[np.floating],
+    track_ids: ArrayLike,
+    roi: RegionOfInterest,
+    reconstructions: NDArray[np.uint8] | None,
+) -> NDArray[np.uint8]:
+    """Camera, slots and reconstruction side by side, over the part of the image that the masks cover.
+
+    Args:
+        image: [h, w, 3] uint8 RGB, the source image.
+        masks: [K, H, W] in [0, 1].
+        track_ids: [K].
+        roi: source pixels that the masks cover.
+        reconstructions: [K, H, W, 3] uint8, mixed by the masks; None leaves the panel out.
+    Returns:
+        uint8 [h', w', 3] RGB, even sides, as video encoders want them.
+    """
+    cut = image[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+    camera = _panel(cut)
+    slots = draw_overlay(camera, masks, track_ids, Region(0, 0, SIDE, SIDE), longest_side=SIDE)
+    panels = {"camera": camera, "slots": slots}
+    if reconstructions is not None:
+        mixture = np.einsum("khw,khwc->hwc", masks, reconstructions.astype(np.float32)).clip(0, 255).astype(np.uint8)
+        panels["reconstruction"] = _panel(mixture)
+    gap = np.full((SIDE, GAP, 3), 255, np.uint8)
+    row: list[NDArray[np.uint8]] = []
+    for caption, panel in panels.items():
+        cv2.putText(panel, caption, (8, 20), _CAPTION, 0.55, (0, 0, 0), 3, cv2.LINE_AA)
+        cv2.putText(panel, caption, (8, 20), _CAPTION, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
+        row += [panel, gap]
+    return np.concatenate(row[:-1], axis=1)
+
+
+@dataclass
+class Pictures:
+    """Collects the panels of a run and writes them.
+
+    Attributes:
+        folder: is made if it doesn't exist; files in it are replaced.
+        animation: also keep frames for an animation.
+    """
+
+    folder: Path
+    animation: bool = False
+    _video: Any = field(default=None, init=False, repr=False)
+    _waiting: list[tuple[float, NDArray[np.uint8]]] = field(default_factory=list, init=False, repr=False)
+    _best: tuple[tuple[float, ...], NDArray[np.uint8]] | None = field(default=None, init=False, repr=False)
+    _frames: list[tuple[float, NDArray[np.uint8]]] = field(default_factory=list, init=False, repr=False)
+    _every: int = field(default=1, init=False, repr=False)
+    _added: int = field(default=0, init=False, repr=False)
+
+    @property
+    def video(self) -> Path:
+        """Where the video is."""
+        return self.folder / "overlay.mp4"
+
+    @property
+    def still(self) -> Path:
+        """Where the still picture is."""
+        return self.folder / "overlay.png"
+
+    @property
+    def gif(self) -> Path:
+        """Where the animation is."""
+        return self.folder / "overlay.gif"
+
+    def add(self, stamp: float, panels: NDArray[np.uint8], merit: tuple[float, ...]) -> None:
+        """Adds a frame.
+
+        Args:
+            stamp: seconds; the first few set the video's rate.
+            panels: uint8 [h, w, 3] RGB, the same size every time.
+            merit: the frame with the largest becomes the still picture.
+        """
+        self._write_video(stamp, panels)
+        if self._best is None or merit > self._best[0]:
+            self._best = merit, panels
+        if self.animation:
+            self._keep(stamp, panels)
+
+    def close(self) -> list[Path]:
+        """Finishes the files.
+
+        Returns:
+            What was written.
+        """
+        if self._best is None:
+            return []
+        if self._video is None:
+            self._open_video()
+        self._video.release()
+        cv2.imwrite(str(self.still), cv2.cvtColor(self._best[1], cv2.COLOR_RGB2BGR))
+        written = [self.video, self.still]
+        if self.animation:
+            write_gif(self.gif, self._frames)
+            written.append(self.gif)
+        return written
+
+    def _write_video(self, stamp: float, panels: NDArray[np.uint8]) -> None:
+        if self._video is not None:
+            self._video.write(cv2.cvtColor(panels, cv2.COLOR_RGB2BGR))
+            return
+        self._waiting.append((stamp, panels))
+        if len(self._waiting) == 12:
+            self._open_video()
+
+    def _open_video(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        intervals = np.diff([stamp for stamp, _ in self._waiting])
+        interval = float(np.median(intervals[intervals > 0])) if (intervals > 0).any() else 0.1
+        height, width = self._waiting[0][1].shape[:2]
+        codec = cv2.VideoWriter.fourcc(*"mp4v")  # the one that OpenCV's wheels can write everywhere
+        self._video = cv2.VideoWriter(str(self.video), codec, min(60.0, 1 / interval), (width, height))
+        if not self._video.isOpened():
+            raise OSError(f"{self.video} can't be written")
+        for _, panels in self._waiting:
+            self._video.write(cv2.cvtColor(panels, cv2.COLOR_RGB2BGR))
+        self._waiting = []
+
+    def _keep(self, stamp: float, panels: NDArray[np.uint8]) -> None:
+        """Keeps at most `ANIMATION_FRAMES` frames spread evenly: when full, every other one is let go."""
+        if self._added % self._every == 0:
+            self._frames.append((stamp, panels))
+        self._added += 1
+        if len(self._frames) > ANIMATION_FRAMES:
+            self._frames = self._frames[::2]
+            self._every *= 2
+
+
+def _panel(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def write_gif(path: Path, frames: list[tuple[float, NDArray[np.uint8]]]) -> None:
+    """Writes an animation, as wide as `ANIMATION_BYTES` allow, at the speed of the stamps.
+
+    Args:
+        path: where to.
+        frames: (stamp in seconds, uint8 [h, w, 3] RGB), at least one.
+    """
+    stamps = np.array([stamp for stamp, _ in frames])
+    duration = max(20, int(1000 * np.median(np.diff(stamps)))) if len(frames) > 1 else 1000
+    for width in (800, 640, 480, 360, 240):
+        pictures = [_quantised(panels, width) for _, panels in frames]
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0, optimize=True)
+        if path.stat().st_size <= ANIMATION_BYTES:
+            return
+
+
+def _quantised(panels: NDArray[np.uint8], width: int) -> PillowImage.Image:
+    picture = PillowImage.fromarray(panels)
+    picture = picture.resize((width, round(width * picture.height / picture.width)), PillowImage.Resampling.LANCZOS)
+    # Without dithering: its noise is what GIF compresses worst.
+    return picture.quantize(96, dither=PillowImage.Dither.NONE)

@@ -1,0 +1,158 @@
+"""Slots as messages and back: SlotArray from a decomposition, arrays from a SlotArray, latents of DecodeSlots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, softmax
+from sensor_msgs.msg import Image, RegionOfInterest
+from std_msgs.msg import Header
+
+from monet_perception.geometry import SlotGeometry
+from monet_perception.nodes.conversions import MessageError, float_array, image_message
+from monet_perception.nodes.overlay import Region
+from monet_perception.slots import mask_area
+from monet_perception_msgs.msg import Slot, SlotArray
+from monet_perception_msgs.srv import DecodeSlots
+
+if TYPE_CHECKING:  # who only reads messages needs no torch
+    from monet_perception.decomposer import Decomposition
+
+MASK_ENCODINGS = "mono8", "32FC1"
+MAX_DECODED = 1024
+"""Latent vectors that one request may hold."""
+
+
+def slot_array(
+    header: Header,
+    model_id: str,
+    decomposition: Decomposition,
+    track_ids: NDArray[np.int32],
+    geometries: Sequence[SlotGeometry | None],
+    *,
+    mask_encoding: str = "mono8",
+    with_reconstructions: bool = True,
+) -> SlotArray:
+    """All K slots of one frame as a message.
+
+    Args:
+        header: the image's; goes into the message and its images as it is.
+        model_id: of the weights.
+        decomposition: of one frame.
+        track_ids: [K].
+        geometries: K, None where a slot has none.
+        mask_encoding: one of `MASK_ENCODINGS`.
+        with_reconstructions: False leaves `Slot.reconstruction` empty.
+    """
+    masks = encode_masks(decomposition.masks) if mask_encoding == "mono8" else decomposition.masks
+    reconstructions = None
+    if with_reconstructions and decomposition.reconstructions is not None:
+        reconstructions = encode_colours(decomposition.reconstructions)
+    roi = decomposition.roi
+    message = SlotArray(
+        header=header,
+        model_id=model_id,
+        source_height=decomposition.source_height,
+        source_width=decomposition.source_width,
+        roi=RegionOfInterest(x_offset=roi.x, y_offset=roi.y, width=roi.width, height=roi.height),
+    )
+    area = mask_area(decomposition.masks)
+    for k in range(len(masks)):
+        slot = Slot(
+            index=k,
+            track_id=int(track_ids[k]),
+            area=float(area[k]),
+            latent_mean=float_array(decomposition.latent_mean[k]),
+            latent_log_sigma=float_array(decomposition.latent_log_sigma[k]),
+            mask=image_message(header, masks[k], mask_encoding),
+        )
+        if reconstructions is not None:
+            slot.reconstruction = image_message(header, reconstructions[k], "rgb8")
+        if (geometry := geometries[k]) is not None:
+            slot.centroid = float_array(geometry.centroid, "d")
+            slot.covariance = float_array(geometry.covariance, "d")
+            slot.extent = float_array(geometry.extent, "d")
+        message.slots.append(slot)
+    return message
+
+
+def read_masks(message: SlotArray) -> NDArray[np.float32]:
+    """The masks of a message as float32 [K, H, W] in [0, 1].
+
+    Raises:
+        MessageError: masks of an encoding other than `MASK_ENCODINGS`, or less data than their size says.
+    """
+    return np.stack([_read_mask(slot.mask) for slot in message.slots])
+
+
+def read_region(message: SlotArray) -> Region:
+    """The source pixels that the masks of a message cover."""
+    roi = message.roi
+    return Region(roi.x_offset, roi.y_offset, roi.width, roi.height)
+
+
+def read_reconstructions(message: SlotArray) -> NDArray[np.uint8] | None:
+    """The reconstructions of a message as uint8 [K, H, W, 3] RGB; None if they were switched off."""
+    images = [slot.reconstruction for slot in message.slots]
+    if not all(image.height for image in images):
+        return None
+    return np.stack([np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3) for image in images])
+
+
+def read_latents(request: DecodeSlots.Request, latent_size: int) -> NDArray[np.float32]:
+    """The latent vectors of a request as float32 [N, L].
+
+    Raises:
+        MessageError: none, too many, of another size than the network's, or not finite.
+    """
+    values = np.array(request.latents, np.float32)
+    if not 1 <= request.count <= MAX_DECODED:
+        raise MessageError(f"count is {request.count}; it must be from 1 to {MAX_DECODED}")
+    if len(values) != request.count * latent_size:
+        raise MessageError(
+            f"latents has {len(values)} values; {request.count} vectors of the network's {latent_size} latents "
+            f"need {request.count * latent_size}"
+        )
+    if not np.isfinite(values).all():
+        raise MessageError("latents holds values that are not finite")
+    return values.reshape(request.count, latent_size)
+
+
+def fill_decoded(
+    response: DecodeSlots.Response, reconstructions: NDArray[np.float32], mask_logits: NDArray[np.float32]
+) -> None:
+    """Fills a response from `Decomposer.decode`.
+
+    Args:
+        response: is changed.
+        reconstructions: [N, H, W, 3] in [0, 1].
+        mask_logits: [N, H, W].
+    """
+    masks = expit(mask_logits) if len(mask_logits) == 1 else softmax(mask_logits, axis=0)
+    header = Header()
+    response.success = True
+    response.reconstructions = [image_message(header, image, "rgb8") for image in encode_colours(reconstructions)]
+    response.masks = [image_message(header, mask, "mono8") for mask in encode_masks(masks)]
+
+
+def encode_masks(masks: ArrayLike) -> NDArray[np.uint8]:
+    """[0, 1] to the nearest of 0 to 255."""
+    return (np.asarray(masks) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+
+def encode_colours(colours: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """[0, 1] to the nearest of 0 to 255; a decoder's output is clipped, it may lie a little outside."""
+    return encode_masks(np.clip(colours, 0.0, 1.0))
+
+
+def _read_mask(image: Image) -> NDArray[np.float32]:
+    if image.encoding not in MASK_ENCODINGS:
+        raise MessageError(f"mask has the encoding {image.encoding[:40]!r}; expected {' or '.join(MASK_ENCODINGS)}")
+    kind = np.dtype(np.uint8 if image.encoding == "mono8" else "<f4")
+    if len(image.data) != image.height * image.width * kind.itemsize:
+        raise MessageError(f"mask of {image.width}x{image.height} pixels has {len(image.data)} bytes")
+    values = np.frombuffer(image.data, kind).reshape(image.height, image.width).astype(np.float32)
+    return values / np.float32(255) if kind == np.uint8 else values

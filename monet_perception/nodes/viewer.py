@@ -1,0 +1,260 @@
+"""The demo's viewer: a live table of the slots, pictures of them, and how many frames were answered and separated."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.utilities import remove_ros_args
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from sensor_msgs.msg import CompressedImage, Image
+
+from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, to_rgb
+from monet_perception.nodes.depth import NANOSECONDS, stamp_nanoseconds
+from monet_perception.nodes.overlay import Region
+from monet_perception.nodes.pictures import Pictures, draw_panels
+from monet_perception.nodes.process import spin
+from monet_perception.nodes.separation import separated
+from monet_perception.nodes.slot_messages import read_masks, read_reconstructions, read_region
+from monet_perception.palette import track_colours
+from monet_perception_msgs.msg import Slot, SlotArray
+
+KEPT = 60
+"""Images and labels that wait for their slots."""
+REFRESH = 0.25
+"""Seconds between two refreshes of the table."""
+PLAIN_REFRESH = 2.0
+"""Seconds between two lines where the output is no terminal."""
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass
+class Tally:
+    """What a run came to.
+
+    Attributes:
+        images: stamps of the images seen, of all topics.
+        answered: stamps of the slots received.
+        labelled: frames with labels and at least one visible object.
+        all_separated: those of them in which every visible object has a slot of its own.
+        objects, objects_separated: visible objects over all frames, and those with a slot of their own.
+        latencies: seconds from an image's stamp to the reception of its slots.
+    """
+
+    images: set[int] = field(default_factory=set)
+    answered: set[int] = field(default_factory=set)
+    labelled: int = 0
+    all_separated: int = 0
+    objects: int = 0
+    objects_separated: int = 0
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
+
+    @property
+    def share_answered(self) -> float:
+        """Share of the images whose slots came, 0 to 1."""
+        return len(self.answered & self.images) / len(self.images) if self.images else 0.0
+
+    def lines(self) -> list[str]:
+        """The result for a person."""
+        answered = len(self.answered & self.images)
+        found = [f"{answered} of {len(self.images)} frames answered ({self.share_answered:.1%})"]
+        if self.latencies:
+            median, high = np.percentile(self.latencies, [50, 99])
+            found.append(f"latency, image stamp to slots: median {1e3 * median:.1f} ms, 99 % {1e3 * high:.1f} ms")
+        if self.labelled:
+            found.append(
+                f"every visible object in a slot of its own: {self.all_separated / self.labelled:.1%} of "
+                f"{self.labelled} frames; objects with a slot of their own: {self.objects_separated / self.objects:.1%}"
+            )
+        return found
+
+
+class ViewerNode(Node):
+    """Puts images, labels and slots of the same stamp together.
+
+    Args:
+        pictures: what to write; None: nothing.
+        show: also in a window.
+    """
+
+    def __init__(self, pictures: Pictures | None, show: bool = False) -> None:
+        super().__init__("viewer")
+        self.tally = Tally()
+        self.newest: SlotArray | None = None
+        self._pictures = pictures
+        self._show = show
+        self._images: OrderedDict[int, Image | CompressedImage] = OrderedDict()
+        self._labels: OrderedDict[int, Image] = OrderedDict()
+        self._arrivals: deque[float] = deque(maxlen=30)
+        every = QoSProfile(depth=50)  # reliable: it counts the frames
+        image = self.resolve_topic_name("image")
+        self.create_subscription(Image, image, self._on_image, every)
+        self.create_subscription(CompressedImage, f"{image}/compressed", self._on_image, every)
+        self.create_subscription(Image, "labels", self._on_labels, every)
+        self.create_subscription(SlotArray, "scene/slots", self._on_slots, every)
+
+    def rate(self) -> float:
+        """Slot messages a second, lately."""
+        if len(self._arrivals) < 2:
+            return 0.0
+        return (len(self._arrivals) - 1) / (self._arrivals[-1] - self._arrivals[0])
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        stamp = stamp_nanoseconds(message.header)
+        self.tally.images.add(stamp)
+        _keep(self._images, stamp, message)
+
+    def _on_labels(self, message: Image) -> None:
+        _keep(self._labels, stamp_nanoseconds(message.header), message)
+
+    def _on_slots(self, message: SlotArray) -> None:
+        stamp = stamp_nanoseconds(message.header)
+        self._arrivals.append(time.monotonic())
+        self.tally.answered.add(stamp)
+        self.tally.latencies.append((self.get_clock().now().nanoseconds - stamp) / NANOSECONDS)
+        self.newest = message
+        try:
+            self._look_at(message, stamp)
+        except MessageError as error:
+            self.get_logger().warning(f"frame not drawn: {error}", throttle_duration_sec=5.0)
+
+    def _look_at(self, message: SlotArray, stamp: int) -> None:
+        masks, roi = read_masks(message), read_region(message)
+        merit = self._score(masks, roi, self._labels.pop(stamp, None))
+        image = self._images.pop(stamp, None)
+        if image is None or (self._pictures is None and not self._show):
+            return
+        rgb = to_rgb(image) if isinstance(image, Image) else compressed_to_rgb(image)
+        tracks = [slot.track_id for slot in message.slots]
+        panels = draw_panels(rgb, masks, tracks, roi, read_reconstructions(message))
+        if self._pictures is not None:
+            self._pictures.add(stamp / NANOSECONDS, panels, merit)
+        if self._show:
+            cv2.imshow("monet_perception", cv2.cvtColor(panels, cv2.COLOR_RGB2BGR))
+            cv2.waitKey(1)
+
+    def _score(self, masks: NDArray[np.float32], roi: Region, labels: Image | None) -> tuple[float, ...]:
+        """Counts the frame's separated objects; returns its merit as a picture of what the network can do."""
+        if labels is None:
+            return (0.0, 0.0, float(len(np.unique(masks.argmax(axis=0)))))
+        own, visible = separated(masks, roi, to_rgb(labels)[..., 0])
+        if visible:
+            self.tally.labelled += 1
+            self.tally.all_separated += own == visible
+            self.tally.objects += visible
+            self.tally.objects_separated += own
+        return (float(own == visible), float(own), 0.0)
+
+
+def slot_table(message: SlotArray) -> Table:
+    """The slots of one message as a table for a terminal."""
+    table = Table(expand=False, pad_edge=False)
+    for name in ("slot", "track", "area", "", "latent mean", "position (m)"):
+        table.add_column(name, justify="right" if name in ("slot", "track", "area") else "left", no_wrap=True)
+    for slot in message.slots:
+        colour = "rgb({},{},{})".format(*track_colours([slot.track_id])[0])
+        track = "-" if slot.track_id < 0 else str(slot.track_id)
+        position = " ".join(f"{value:+.2f}" for value in slot.centroid)
+        bar = Text("█" * round(24 * slot.area), style=colour)
+        table.add_row(str(slot.index), track, f"{slot.area:.1%}", bar, Text(_latent_bars(slot), style=colour), position)
+    return table
+
+
+def _latent_bars(slot: Slot) -> str:
+    """One bar for each latent: -2.5 to 2.5, where 99 % of the prior lie."""
+    values = np.clip((np.asarray(slot.latent_mean) + 2.5) / 5, 0, 0.999)
+    return "".join(_BARS[int(value * len(_BARS))] for value in values)
+
+
+def _screen(node: ViewerNode) -> Group:
+    tally = node.tally
+    latency = f"{1e3 * float(np.median(tally.latencies)):.0f} ms" if tally.latencies else "-"
+    line = f"{node.rate():.1f} Hz   latency {latency}   {len(tally.answered)} of {len(tally.images)} frames answered"
+    newest = node.newest
+    return Group(Text(line), Text("waiting for slots on scene/slots") if newest is None else slot_table(newest))
+
+
+def _watch(node: ViewerNode, console: Console) -> None:
+    """Shows the table while the node runs: live in a terminal, as a line now and then elsewhere."""
+    shown = 0.0
+
+    def show(live: Live | None) -> bool:
+        nonlocal shown
+        if time.monotonic() - shown >= (PLAIN_REFRESH if live is None else REFRESH):
+            shown = time.monotonic()
+            if live is None:
+                console.print(_screen(node).renderables[0])
+            else:
+                live.update(_screen(node), refresh=True)
+        return False
+
+    if console.is_terminal:
+        with Live(_screen(node), console=console, auto_refresh=False) as live:
+            spin(node, lambda: show(live))
+    else:
+        spin(node, lambda: show(None))
+        if node.newest is not None:
+            console.print(slot_table(node.newest))
+
+
+def _keep(waiting: OrderedDict[int, Any], stamp: int, message: Any) -> None:
+    waiting[stamp] = message
+    while len(waiting) > KEPT:
+        waiting.popitem(last=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="viewer",
+        description="Shows the slots on scene/slots as a live table and writes them as pictures. Ends with Ctrl-C.",
+        epilog="examples:\n  viewer --ros-args -r image:=/camera/image_raw\n  viewer --output /tmp/slots --gif",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, help="folder for overlay.mp4 and overlay.png (none is written)")
+    parser.add_argument("--gif", action="store_true", help="also write overlay.gif, at most 3 MB")
+    parser.add_argument("--show", action="store_true", help="also show the pictures in a window")
+    return parser
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the viewer until it is told to stop; returns 0, or 1 if no slots arrived."""
+    arguments = sys.argv if args is None else args
+    options = _parser().parse_args(remove_ros_args(arguments)[1:])
+    if options.show and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        print("viewer: --show needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set", file=sys.stderr)
+        return 1  # asked first, because Qt would end the process
+    pictures = Pictures(options.output, animation=options.gif) if options.output else None
+    rclpy.init(args=arguments)
+    node = ViewerNode(pictures, show=options.show)
+    console = Console()
+    try:
+        _watch(node, console)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    for line in node.tally.lines():
+        console.print(line, soft_wrap=True)
+    for path in pictures.close() if pictures is not None else []:
+        console.print(f"wrote {path}", soft_wrap=True)
+    return 0 if node.tally.answered else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
