@@ -1,54 +1,115 @@
-"""Render scenes with exact ground truth into a store for training: rooms, tabletops, clutter.
+"""Render scenes with exact ground truth: into a store for training, TFRecords, or a recording that ROS plays.
 
     python -m train.render rooms --count 100000 --seed 0 --store data/rooms_train
     python -m train.render rooms --variant identical_color --count 1000 --seed 3 --store data/rooms_same
     python -m train.render tabletop --count 30000 --size 64 --shadow-size 0 --store data/tabletop64
+    python -m train.render clutter --count 60000 --seed 20 --store data/clutter64
+    python -m train.render rooms --variant six_objects --count 1000 --tfrecords data/published
+    python -m train.render rooms --sequence room.mcap --seconds 15 --rate 10
+    python -m train.render samples --png samples.png
 
-A scene depends on the kind, the seed and its number only, not on how many processes draw. The store appears at its path
-when everything is in it; the same command run again after an interruption goes on from where it was.
+A scene depends on the kind, the seed and its number only, not on how many processes draw. A store or file appears at its
+path when everything is in it; for a store, the same command run again after an interruption goes on from where it was.
+The clip that is shipped with the package is made by
+
+    python -m train.render rooms --sequence monet_perception/data/demo.mcap --seed 44 --overwrite
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import cv2
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from monet_perception.files import replacing
 from train.data.store import StoreError
+from train.scenes.clip import write_clip
 from train.scenes.drawing import Order, draw_store, usable_cores
 from train.scenes.recipe import KINDS
 from train.scenes.renderer import RenderError
 from train.scenes.rooms import Variant
+from train.scenes.samples import samples_page
+from train.scenes.sequence import RoomSequence
+from train.scenes.tfrecords import published_order, write_tfrecords
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     try:
         options.run(options)
-    except (RenderError, StoreError, OSError) as error:
+    except (RenderError, StoreError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        print("Interrupted. The same command goes on with a store, and begins a file again.", file=sys.stderr)
         return 130
     return 0
 
 
 def _render(options: argparse.Namespace) -> None:
+    if options.sequence:
+        _render_sequence(options)
+        return
+    if options.count is None:
+        raise ValueError("how many scenes? Give --count")
+    if options.store:
+        _render_store(options)
+    if options.tfrecords:
+        _render_tfrecords(options)
+
+
+def _render_store(options: argparse.Namespace) -> None:
     kind = options.kind_of(options)
     size = options.size or KINDS[kind].size
-    shadow_size = KINDS[kind].shadow_size if options.shadow_size is None else options.shadow_size
-    order = Order(kind, options.count, options.seed, size, options.depth, shadow_size, options.split)
-    with tqdm(total=options.count, unit="scene", dynamic_ncols=True, smoothing=0.05) as bar:
+    order = Order(kind, options.count, options.seed, size, size, options.depth, _shadow_size(options), options.split)
+    with _bar(options.count, "scene") as bar:
         store = draw_store(
             order, options.store, processes=options.processes, overwrite=options.overwrite, progress=bar.update
         )
-    print(f"{store.path}: {len(store):,} scenes of {size}x{size}, {', '.join(store.manifest.arrays)}.")
+    print(f"{store.path}: {len(store):,} scenes of {size}x{size} with {', '.join(store.manifest.arrays)}.")
+
+
+def _render_tfrecords(options: argparse.Namespace) -> None:
+    order = published_order(options.kind_of(options), options.count, options.seed, _shadow_size(options))
+    with _bar(options.count, "scene") as bar:
+        path = write_tfrecords(
+            order, options.tfrecords, processes=options.processes, overwrite=options.overwrite, progress=bar.update
+        )
+    print(f"{path}: {options.count:,} scenes, {path.stat().st_size / 1e6:.1f} MB.")
+
+
+def _render_sequence(options: argparse.Namespace) -> None:
+    sequence = RoomSequence(options.seed, options.objects, options.moving, options.seconds)
+    width, height = options.frame
+    with _bar(round(options.seconds * options.rate), "image") as bar:
+        count = write_clip(
+            options.sequence, sequence, seconds=options.seconds, rate=options.rate, height=height, width=width,
+            overwrite=options.overwrite, progress=bar.update,
+        )  # fmt: skip
+    print(f"{options.sequence}: {count} images of {width}x{height}, {options.sequence.stat().st_size / 1e6:.1f} MB.")
+
+
+def _render_samples(options: argparse.Namespace) -> None:
+    page = samples_page(options.columns, options.seed)
+    with replacing(options.png) as temporary:
+        cv2.imwrite(str(temporary), cv2.cvtColor(page, cv2.COLOR_RGB2BGR))
+    print(f"{options.png}: {', '.join(KINDS)}.")
+
+
+def _shadow_size(options: argparse.Namespace) -> int:
+    own = KINDS[options.kind_of(options)].shadow_size
+    return own if options.shadow_size is None else options.shadow_size
+
+
+def _bar(total: int, unit: str) -> Any:
+    return tqdm(total=total, unit=unit, dynamic_ncols=True, smoothing=0.05)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,61 +121,102 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="SCENES")
-    _add_rooms(commands)
-    _add_tabletop(commands)
-    _add_clutter(commands)
+    for add in (_add_rooms, _add_tabletop, _add_clutter, _add_samples):
+        add(commands)
     return parser
 
 
 def _add_rooms(commands: Any) -> None:
-    parser = _command(commands, "rooms", "rooms like those of Objects Room, 64x64", "--count 1000 --store data/rooms")
+    parser, target = _command(
+        commands, "rooms", "rooms like those of Objects Room, 64x64", "--count 1000 --store data/rooms"
+    )
+    target.add_argument("--sequence", type=Path, metavar="OUT.mcap", help="recording of a moving room to make")
     parser.add_argument("--variant", choices=get_args(Variant), default="train", help="as published [train]")
+    moving = parser.add_argument_group("for --sequence")
+    moving.add_argument("--seconds", type=_above_zero, default=15.0, help="length of the recording [15]")
+    moving.add_argument("--rate", type=_above_zero, default=10.0, help="images a second [10]")
+    moving.add_argument("--objects", type=_at_least(0), default=3, help="in the room [3]")
+    moving.add_argument("--moving", type=_at_least(0), default=2, help="how many of the objects move [2]")
+    moving.add_argument("--frame", type=_frame, default=(320, 240), metavar="WxH", help="image size [320x240]")
     parser.set_defaults(kind_of=lambda options: f"rooms/{options.variant}")
 
 
 def _add_tabletop(commands: Any) -> None:
-    parser = _command(
+    parser, _ = _command(
         commands, "tabletop", "tabletops with CLEVR's factors and shadows, 128x128", "--count 1000 --store data/tabletop"
     )
-    parser.set_defaults(kind_of=lambda options: "tabletop")
+    parser.set_defaults(kind_of=lambda options: "tabletop", sequence=None)
 
 
 def _add_clutter(commands: Any) -> None:
-    parser = _command(
+    parser, _ = _command(
         commands,
         "clutter",
         "random objects before random backgrounds, for supervised pre-training, 64x64",
         "--count 60000 --store data/clutter",
     )
-    parser.set_defaults(kind_of=lambda options: "clutter")
+    parser.set_defaults(kind_of=lambda options: "clutter", sequence=None)
 
 
-def _command(commands: Any, name: str, help: str, example: str) -> argparse.ArgumentParser:
+def _add_samples(commands: Any) -> None:
+    parser = commands.add_parser("samples", help="a page with samples of every kind", epilog="... samples --png page.png")
+    parser.add_argument("--png", type=Path, required=True, help="picture to make")
+    parser.add_argument("--columns", type=_at_least(1), default=10, help="samples of each kind [10]")
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes [0]")
+    parser.set_defaults(run=_render_samples)
+
+
+def _command(commands: Any, name: str, help: str, example: str) -> tuple[argparse.ArgumentParser, Any]:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"python -m train.render {name} {example}"
     )
-    parser.add_argument("--store", type=Path, required=True, help="folder to make")
-    parser.add_argument("--count", type=_positive, required=True, help="number of scenes")
-    parser.add_argument("--seed", type=int, default=0, help="of the scenes; other seeds give other scenes [0]")
-    parser.add_argument("--size", type=_positive, help="height and width in pixels [the kind's own]")
-    parser.add_argument("--depth", action="store_true", help="keep depth, in millimetres")
+    target = parser.add_argument_group("what to make, at least one of")
+    target.add_argument("--store", type=Path, help="folder for a store")
+    target.add_argument("--tfrecords", type=Path, metavar="FOLDER", help="folder for a file in the published encoding")
+    parser.add_argument("--count", type=_at_least(1), help="number of scenes")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="of the scenes; other seeds give other scenes [0]")
+    parser.add_argument("--size", type=_at_least(8), help="height and width in a store, pixels [the kind's own]")
+    parser.add_argument("--depth", action="store_true", help="keep depth in the store, in millimetres")
     parser.add_argument(
-        "--shadow-size", type=int, metavar="S", help="shadow map in pixels; 0: no shadows, much faster [the kind's own]"
+        "--shadow-size", type=_at_least(0), metavar="S", help="shadow map, pixels; 0: no shadows, faster [the kind's own]"
     )
-    parser.add_argument("--split", default="train", help="what the manifest calls these scenes [train]")
-    parser.add_argument("--overwrite", action="store_true", help="replace a store that is there")
+    parser.add_argument("--split", default="train", help="what the store's manifest calls these scenes [train]")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.add_argument(
-        "--processes", type=_positive, default=usable_cores(), metavar="P", help="that draw [one for each core]"
+        "--processes", type=_at_least(1), default=usable_cores(), metavar="P", help="that draw [one for each core]"
     )
-    parser.set_defaults(run=_render)
-    return parser
+    parser.set_defaults(run=lambda options: _check_target(parser, options) or _render(options))
+    return parser, target
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("has to be 1 or more")
+def _check_target(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if not (options.store or options.tfrecords or options.sequence):
+        parser.error("nothing to make: give --store, --tfrecords" + (" or --sequence" if "frame" in options else ""))
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"has to be {least} or more")
+        return number
+
+    parse.__name__ = "whole number"  # argparse names it in its message
+    return parse
+
+
+def _above_zero(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("has to be above 0")
     return number
+
+
+def _frame(text: str) -> tuple[int, int]:
+    width, height = (int(part) for part in text.lower().split("x"))
+    if min(width, height) < 8:
+        raise argparse.ArgumentTypeError("has to be 8x8 or more")
+    return width, height
 
 
 if __name__ == "__main__":

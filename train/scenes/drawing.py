@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import time
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from train.data.store import Store, StoreWriter
 from train.scenes.recipe import CAMERA_FIELDS, KINDS, LICENCE, scene_at
 from train.scenes.renderer import RenderError, SceneRenderer
+from train.scenes.scene import Scene
 
 _CHUNK_BYTES = 4 << 20
 """Of images in a piece of work: large enough that passing it on costs nothing, small enough to show progress."""
@@ -33,26 +35,34 @@ class Order:
         kind: name in `recipe.KINDS`.
         count: number of scenes.
         seed: of all of them.
-        size: height and width, pixels.
+        height, width: pixels.
         depth: whether depth is kept.
         shadow_size: side of the shadow map in pixels; 0: no shadows.
         split: name of the part of the data that this is.
+        field_of_view: in place of the scenes' own, degrees.
     """
 
     kind: str
     count: int
     seed: int = 0
-    size: int = 64
+    height: int = 64
+    width: int = 64
     depth: bool = False
     shadow_size: int = 0
     split: str = "train"
+    field_of_view: float | None = None
+
+    @property
+    def chunk(self) -> int:
+        """Scenes in a piece of work."""
+        return max(1, _CHUNK_BYTES // (self.height * self.width * 3))
 
     def writer(self, path: Path, overwrite: bool = False) -> StoreWriter:
         """A writer for the store of these scenes."""
         kind = KINDS[self.kind]
         return StoreWriter(
-            path, dataset=kind.dataset, split=self.split, source="train.render", licence=LICENCE, height=self.size,
-            width=self.size, count=self.count, seed=self.seed, background_labels=kind.background_labels, labels=True,
+            path, dataset=kind.dataset, split=self.split, source="train.render", licence=LICENCE, height=self.height,
+            width=self.width, count=self.count, seed=self.seed, background_labels=kind.background_labels, labels=True,
             factors=kind.factors, entities=kind.objects, depth=self.depth, camera_fields=CAMERA_FIELDS,
             options={"kind": self.kind, "shadow_size": self.shadow_size}, overwrite=overwrite,
         )  # fmt: skip
@@ -64,29 +74,35 @@ class Artist:
     def __init__(self, order: Order) -> None:
         self.order = order
         kind = KINDS[order.kind]
-        self._renderer = SceneRenderer(
-            order.size, order.size, shadow_size=order.shadow_size, textures=kind.textures() if kind.textures else None
-        )
+        textures = kind.textures() if kind.textures else None
+        self._renderer = SceneRenderer(order.height, order.width, shadow_size=order.shadow_size, textures=textures)
 
     def draw(self, start: int, stop: int) -> dict[str, Any]:
         """Scenes `start` to `stop` - 1 as the arrays that `StoreWriter.write` takes."""
-        order, size = self.order, self.order.size
-        images = np.empty((stop - start, size, size, 3), np.uint8)
-        labels = np.empty((stop - start, size, size), np.uint8)
-        depth = np.empty((stop - start, size, size), np.uint16) if order.depth else None
-        scenes = [scene_at(order.kind, order.seed, index) for index in range(start, stop)]
+        order = self.order
+        frames = (stop - start, order.height, order.width)
+        images, labels = np.empty((*frames, 3), np.uint8), np.empty(frames, np.uint8)
+        depth = np.empty(frames, np.uint16) if order.depth else None
+        scenes = [self._scene(index) for index in range(start, stop)]
         for place, scene in enumerate(scenes):
             picture = self._renderer.draw(scene, depth=order.depth)
             images[place], labels[place] = picture.image, picture.labels
             if depth is not None and picture.depth is not None:
                 depth[place] = millimetres(picture.depth)
         arrays: dict[str, Any] = {"images": images, "labels": labels}
-        arrays["cameras"] = np.stack([scene.camera.row(size, size) for scene in scenes])
+        arrays["cameras"] = np.stack([scene.camera.row(order.height, order.width) for scene in scenes])
         if KINDS[order.kind].factors:
             arrays["factors"] = KINDS[order.kind].factor_rows(scenes)
         if depth is not None:
             arrays["depth"] = depth
         return arrays
+
+    def _scene(self, index: int) -> Scene:
+        scene = scene_at(self.order.kind, self.order.seed, index)
+        if self.order.field_of_view is None:
+            return scene
+        camera = dataclasses.replace(scene.camera, field_of_view=self.order.field_of_view)
+        return dataclasses.replace(scene, camera=camera)
 
     def close(self) -> None:
         """Give back what OpenGL holds."""
@@ -119,19 +135,18 @@ def draw_store(
         StoreError: the store exists, or another process is writing it.
         RenderError: scenes can't be drawn here.
     """
-    chunk = max(1, _CHUNK_BYTES // (order.size * order.size * 3))
     begin = time.monotonic()
     with order.writer(path, overwrite) as writer:
         progress(writer.written)
-        ranges = list(writer.missing(chunk))
-        for start, arrays in _drawn(order, ranges, processes):
+        ranges = list(writer.missing(order.chunk))
+        for start, arrays in draw_ranges(order, ranges, processes):
             writer.write(start, **arrays)
             progress(len(arrays["images"]))
         return writer.finish({"seconds": round(time.monotonic() - begin, 1), "processes": processes})
 
 
-def _drawn(order: Order, ranges: list[tuple[int, int]], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Start and arrays of each range, in order."""
+def draw_ranges(order: Order, ranges: list[tuple[int, int]], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Start and arrays of each range, in order, drawn by as many processes."""
     if processes == 1:
         artist = Artist(order)
         try:
