@@ -241,6 +241,7 @@ def _geometry(
     covariance += (CENTRE_DEPTH_SIGMA * width) ** 2 * np.outer(ray, ray)
     covariance += np.diag([1e-6, 1e-6, 0.0]) + _depth_sigma(surface[2]) ** 2 * np.outer(ray, ray)  # 1 mm: full rank
     extent[2] = max(extent[2], width)
+    covariance = (covariance + covariance.T) / 2  # to the last bit, as filters like it
     return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent, len(points))
 
 

@@ -1,0 +1,273 @@
+"""Slots in 3D: where the centre is, how sure that is, and what depth cameras do to it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ray_cast import FIRST_OBJECT, Ball, Box, cast, look_at
+from scipy.stats import chi2
+
+from monet_perception.geometry import Intrinsics, back_project, hidden_share, slot_geometry, weighted_quantile
+from monet_perception.slots import background_slots
+
+CAMERA = Intrinsics(fx=70.0, fy=70.0, cx=39.5, cy=31.5, width=80, height=64)
+CENTRE = SimpleNamespace(x=8, y=0, width=64, height=64)
+VIEWPOINT = look_at((-2.2, 0.0, 1.2), (0.0, 0.0, 0.3))
+BALL = Ball((0.0, 0.1, 0.35), 0.35)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def masks_of(labels: np.ndarray, roi=CENTRE) -> np.ndarray:
+    """One slot a label, [8, 64, 64]."""
+    cut = labels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+    return np.stack([cut == k for k in range(8)]).astype(np.float32)
+
+
+def in_camera(point, camera=VIEWPOINT) -> np.ndarray:
+    return camera[:3, :3].T @ (np.asarray(point) - camera[:3, 3])
+
+
+def geometry_of(objects, *, depth=lambda z: z, masks=lambda m: m):
+    view = cast(objects, VIEWPOINT, CAMERA)
+    return slot_geometry(masks(masks_of(view.labels)), CENTRE, depth(view.depth), CAMERA)
+
+
+def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Soft masks [4, 12, 16] and a depth [24, 32] full of holes and edges."""
+    rng = np.random.default_rng(seed)
+    masks = np.exp(3 * rng.normal(size=(4, 12, 16)))
+    depth = rng.choice([0.0, np.nan, 1.0, 1.5, 4.0], size=(24, 32), p=[0.1, 0.1, 0.3, 0.3, 0.2])
+    return (masks / masks.sum(0)).astype(np.float32), (depth + 0.01 * rng.normal(size=depth.shape)).astype(np.float32)
+
+
+# Pixels and points -----------------------------------------------------------------------------------------------------
+
+
+@given(
+    x=st.integers(0, 30),
+    y=st.integers(0, 20),
+    width=st.integers(1, 50),
+    height=st.integers(1, 40),
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+)
+def test_points_project_back_into_the_pixels_of_the_roi(x, y, width, height, shape):
+    roi = SimpleNamespace(x=x, y=y, width=width, height=height)
+    depth = np.random.default_rng(0).uniform(0.5, 4, (CAMERA.height, CAMERA.width)).astype(np.float32)
+    points = back_project(roi, shape, depth, CAMERA)
+    u = points[..., 0] / points[..., 2] * CAMERA.fx + CAMERA.cx
+    v = points[..., 1] / points[..., 2] * CAMERA.fy + CAMERA.cy
+    centre_u = x + (np.arange(shape[1]) + 0.5) * width / shape[1] - 0.5
+    centre_v = y + (np.arange(shape[0]) + 0.5) * height / shape[0] - 0.5
+    assert (np.abs(u - centre_u[None]) <= 0.5 + 1e-6).all()  # the pixel that holds the centre of the mask's cell
+    assert (np.abs(v - centre_v[:, None]) <= 0.5 + 1e-6).all()
+    assert (points[..., 2] == depth[np.rint(v).astype(int), np.rint(u).astype(int)]).all()
+
+
+def test_a_depth_image_of_lower_resolution_gives_points_on_the_same_surface():
+    wall = np.full((CAMERA.height, CAMERA.width), 2.0, np.float32)
+    fine = back_project(CENTRE, (16, 16), wall, CAMERA)
+    coarse = back_project(CENTRE, (16, 16), wall[::4, ::4], CAMERA)
+    np.testing.assert_allclose(coarse, fine, atol=4 * 2.0 / CAMERA.fx)  # one coarse pixel
+
+
+def test_a_roi_beyond_the_image_has_no_points_there():
+    roi = SimpleNamespace(x=-16, y=0, width=32, height=32)
+    points = back_project(roi, (8, 8), np.ones((64, 80), np.float32), CAMERA)
+    assert np.isnan(points[:, :4]).all()
+    assert np.isfinite(points[:, 4:]).all()
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.integers(1, 4)), min_size=1, max_size=12))
+def test_weights_of_a_quantile_act_as_repetitions(samples):
+    values, counts = map(np.array, zip(*samples, strict=True))
+    repeated = weighted_quantile(np.repeat(values, counts), np.ones(counts.sum()), 0.5)
+    weighted = weighted_quantile(values, counts, 0.5)
+    # Between two samples the two interpolate differently, yet within the same gap.
+    ordered = np.sort(values)
+    gap = np.searchsorted(ordered, [repeated - 1e-9, repeated + 1e-9], side="left")
+    low, high = ordered[max(gap[0] - 1, 0)], ordered[min(gap[1], len(ordered) - 1)]
+    assert low - 1e-9 <= weighted <= high + 1e-9
+
+
+# The estimate ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("thing", [BALL, Box((0.0, 0.1, 0.3), (0.6, 0.6, 0.6), yaw=0.5), Box((0, 0, 0.2), (0.4, 0.6, 0.4))])
+def test_the_centre_is_found_behind_the_visible_surface_and_covered(thing):
+    geometry = geometry_of([thing])[FIRST_OBJECT]
+    error = geometry.centroid - in_camera(thing.centre)
+    assert np.linalg.norm(error) < 0.1
+    assert error @ np.linalg.solve(geometry.covariance, error) < chi2.ppf(0.95, df=3)
+    nearest_surface = in_camera(thing.centre)[2] - max(thing.size) / 2
+    assert geometry.centroid[2] > nearest_surface + 0.1
+
+
+def test_the_extent_of_a_ball_is_its_diameter():
+    np.testing.assert_allclose(geometry_of([BALL])[FIRST_OBJECT].extent, 0.7, atol=0.12)
+
+
+def test_background_is_where_it_is_seen():
+    """A wall square to the view: nothing is behind it, so its centroid lies on it."""
+    masks = np.ones((1, 16, 16), np.float32)
+    wall = np.full((CAMERA.height, CAMERA.width), 2.5, np.float32)
+    (geometry,) = slot_geometry(masks, CENTRE, wall, CAMERA)
+    assert geometry.centroid[2] == pytest.approx(2.5)
+
+
+def test_holes_do_not_move_the_centre():
+    rng = np.random.default_rng(0)
+
+    def riddle(depth):
+        holes = rng.choice([0.0, np.nan, -1.0, np.inf], size=depth.shape)
+        return np.where(rng.random(depth.shape) < 0.4, holes, depth)
+
+    whole, riddled = geometry_of([BALL])[FIRST_OBJECT], geometry_of([BALL], depth=riddle)[FIRST_OBJECT]
+    np.testing.assert_allclose(riddled.centroid, whole.centroid, atol=0.02)
+    assert riddled.points < 0.7 * whole.points
+
+
+def test_a_mask_that_spills_over_the_depth_edge_does_not_move_the_centre():
+    def spill(masks):
+        """Every slot of the object grown by one pixel, over the wall two metres behind."""
+        thing = masks[FIRST_OBJECT]
+        grown = np.max([np.roll(thing, shift, axis) for shift in (-1, 1) for axis in (0, 1)], axis=0)
+        masks = masks * (1 - grown)
+        masks[FIRST_OBJECT] = grown
+        return masks
+
+    exact, spilt = geometry_of([BALL])[FIRST_OBJECT], geometry_of([BALL], masks=spill)[FIRST_OBJECT]
+    np.testing.assert_allclose(spilt.centroid, exact.centroid, atol=0.05)
+    np.testing.assert_allclose(spilt.extent, exact.extent, atol=0.15)
+
+
+def test_what_is_hidden_or_cut_off_is_less_certain():
+    free = geometry_of([BALL])[FIRST_OBJECT]
+    behind = geometry_of([BALL, Box((-0.8, 0.3, 0.4), (0.2, 0.5, 0.8))])[FIRST_OBJECT]
+    cut = geometry_of([Ball((0.0, 1.0, 0.35), 0.35)])[FIRST_OBJECT]
+    for worse in (behind, cut):
+        assert np.linalg.eigvalsh(worse.covariance)[0] > 2 * np.linalg.eigvalsh(free.covariance)[0]
+
+
+def test_only_what_stands_in_front_hides():
+    view = cast([BALL, Box((-0.8, 0.3, 0.4), (0.2, 0.5, 0.8))], VIEWPOINT, CAMERA)
+    masks = masks_of(view.labels)
+    z = back_project(CENTRE, (64, 64), view.depth, CAMERA)[..., 2]
+    hidden = hidden_share(masks, z, background_slots(masks))
+    assert 0.1 < hidden[FIRST_OBJECT] < 0.6
+    assert hidden[FIRST_OBJECT + 1] == 0
+
+
+def test_the_covariance_holds_what_it_promises_over_random_scenes():
+    """At least 80 % of the true centres within the 90 % ellipsoid, and at most 99.5 %: neither boastful nor useless."""
+    rng = np.random.default_rng(3)
+    inside, sigmas = [], []
+    for _ in range(60):
+        size = rng.uniform(0.25, 0.7, 3)
+        place = (*rng.uniform(-0.5, 0.5, 2),)
+        thing = Ball((*place, size[0] / 2), size[0] / 2) if rng.random() < 0.5 else Box((*place, size[2] / 2), tuple(size), rng.uniform(0, 3))
+        geometry = geometry_of([thing, Ball((*rng.uniform(-0.9, 0.9, 2), 0.2), 0.2)])[FIRST_OBJECT]
+        if geometry is None:
+            continue
+        error = geometry.centroid - in_camera(thing.centre)
+        inside.append(error @ np.linalg.solve(geometry.covariance, error) <= chi2.ppf(0.9, df=3))
+        sigmas.append(np.sqrt(np.trace(geometry.covariance)))
+    assert len(inside) >= 50
+    assert 0.8 <= np.mean(inside) <= 0.995
+    assert np.median(sigmas) < 0.15
+
+
+# Symmetries ------------------------------------------------------------------------------------------------------------
+
+
+def turned(intrinsics: Intrinsics) -> Intrinsics:
+    """The camera rolled by 90 degrees: what np.rot90 does to its image (counterclockwise)."""
+    return Intrinsics(
+        intrinsics.fy, intrinsics.fx, intrinsics.cy, intrinsics.width - 1 - intrinsics.cx, intrinsics.height, intrinsics.width
+    )
+
+
+def crisp_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A random scene with a mask cell for each pixel, so that turned cells read the turned pixels."""
+    masks, depth = random_scene(seed)
+    return np.repeat(np.repeat(masks, 2, 1), 2, 2), depth
+
+
+@given(seeds)
+def test_rolling_the_camera_rolls_the_result(seed):
+    masks, depth = crisp_scene(seed)
+    camera = Intrinsics(30.0, 33.0, 14.0, 12.5, 32, 24)
+    upright = slot_geometry(masks, SimpleNamespace(x=0, y=0, width=32, height=24), depth, camera)
+    rolled = slot_geometry(
+        np.rot90(masks, axes=(1, 2)), SimpleNamespace(x=0, y=0, width=24, height=32), np.rot90(depth), turned(camera)
+    )
+    turn = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    for before, after in zip(upright, rolled, strict=True):
+        np.testing.assert_allclose(after.centroid, turn @ before.centroid, atol=1e-9)
+        np.testing.assert_allclose(after.covariance, turn @ before.covariance @ turn.T, atol=1e-9)
+        np.testing.assert_allclose(after.extent, np.abs(turn) @ before.extent, atol=1e-9)
+
+
+@given(seeds)
+def test_mirroring_the_image_mirrors_the_result(seed):
+    masks, depth = crisp_scene(seed)
+    camera = Intrinsics(30.0, 33.0, 14.0, 12.5, 32, 24)
+    mirrored_camera = Intrinsics(30.0, 33.0, 31 - 14.0, 12.5, 32, 24)
+    roi = SimpleNamespace(x=0, y=0, width=32, height=24)
+    flip = np.diag([-1.0, 1.0, 1.0])
+    mirrored = slot_geometry(masks[..., ::-1], roi, depth[:, ::-1], mirrored_camera)
+    for before, after in zip(slot_geometry(masks, roi, depth, camera), mirrored, strict=True):
+        np.testing.assert_allclose(after.centroid, flip @ before.centroid, atol=1e-9)
+        np.testing.assert_allclose(after.covariance, flip @ before.covariance @ flip, atol=1e-9)
+        np.testing.assert_allclose(after.extent, before.extent, atol=1e-9)
+
+
+@given(seeds, st.permutations(range(4)))
+def test_permuting_the_slots_permutes_the_result(seed, order):
+    masks, depth = random_scene(seed)
+    roi = SimpleNamespace(x=0, y=0, width=32, height=24)
+    camera = Intrinsics(30.0, 30.0, 15.5, 11.5, 32, 24)
+    straight = slot_geometry(masks, roi, depth, camera)
+    for slot, permuted in zip(order, slot_geometry(masks[order], roi, depth, camera), strict=True):
+        np.testing.assert_allclose(permuted.centroid, straight[slot].centroid, atol=1e-9)
+        np.testing.assert_allclose(permuted.covariance, straight[slot].covariance, atol=1e-9)
+
+
+# Bad input -------------------------------------------------------------------------------------------------------------
+
+
+@given(seeds, st.sampled_from([0.0, np.nan, np.inf, -np.inf, -1.0, 1e-30, 1e30]))
+@settings(max_examples=50)
+def test_any_depth_gives_a_positive_definite_covariance_or_nothing(seed, poison):
+    masks, depth = random_scene(seed)
+    depth[np.random.default_rng(seed).random(depth.shape) < 0.5] = poison
+    roi = SimpleNamespace(x=0, y=0, width=32, height=24)
+    for geometry in slot_geometry(masks, roi, depth, Intrinsics(30.0, 30.0, 15.5, 11.5, 32, 24)):
+        if geometry is not None and geometry.centroid[2] < 1e6:
+            np.testing.assert_array_equal(geometry.covariance, geometry.covariance.T)
+            assert np.linalg.eigvalsh(geometry.covariance)[0] > 0
+            assert (geometry.extent >= 0).all()
+
+
+def test_without_depth_there_is_no_geometry():
+    assert geometry_of([BALL], depth=np.zeros_like) == [None] * 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((64, 64)), CENTRE, np.ones((64, 80)), CAMERA), r"masks must be \[K, H, W\]"),
+        ((np.zeros((2, 8, 8)), CENTRE, np.ones((64, 80, 1)), CAMERA), r"depth must be \[h, w\]"),
+        ((np.zeros((2, 8, 8)), SimpleNamespace(x=0, y=0, width=0, height=4), np.ones((64, 80)), CAMERA), "roi is empty"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        slot_geometry(*arguments)
+
+
+@pytest.mark.parametrize("broken", [{"fx": 0.0}, {"fy": -1.0}, {"cx": np.nan}, {"width": 0}, {"fx": np.inf}])
+def test_a_camera_without_calibration_is_refused(broken):
+    with pytest.raises(ValueError, match=next(iter(broken))):
+        Intrinsics(**{"fx": 70.0, "fy": 70.0, "cx": 39.5, "cy": 31.5, "width": 80, "height": 64} | broken)
