@@ -1,6 +1,7 @@
 """Builds the ROS 2 package (colcon) and the pip package from one description."""
 
 import sys
+import tomllib
 from glob import glob
 from pathlib import Path
 
@@ -13,11 +14,14 @@ PACKAGE = "monet_perception"
 FOR_COLCON = bool({"install", "develop"} & set(sys.argv))
 EXECUTABLES = ("decompose", "demo", "camera", "viewer")
 
+MSGS = tomllib.loads(Path("monet_perception_msgs/pyproject.toml").read_text(encoding="utf-8"))
+
 # What runs without ROS on any machine: the networks, the Decomposer, tracking, geometry.
 BASE = [
     "numpy>=1.26",
     "onnxruntime>=1.20",
     "opencv-python>=4.10",
+    "pillow>=10",
     "safetensors>=0.4",
     "scipy>=1.11",
     "torch>=2.6",
@@ -53,14 +57,18 @@ EXTRAS = {
     "render": ["mujoco>=3.3", "rosbags>=0.11", "rosbags-image>=0.10"],
     "tensorflow": ["tensorflow-cpu>=2.19"],
     "explore": ["gradio>=5"],
-    "test": [
+    # `colcon build` on a machine without ROS.
+    "colcon": [
         "colcon-common-extensions",
+        "setuptools<80",  # the last with `setup.py develop`, which colcon calls
+        *MSGS["build-system"]["requires"],
+    ],
+    "test": [
         "hypothesis>=6.130",
         "playwright>=1.50",
         "pytest>=8",
         "pytest-cov>=6",
         "pytest-timeout>=2.3",
-        "setuptools<80",  # the last with `setup.py develop`, which colcon calls
     ],
     "lint": ["mypy>=1.15", "pre-commit>=4", "ruff>=0.11"],
 }
