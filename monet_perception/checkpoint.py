@@ -1,4 +1,4 @@
-"""The file that a robot loads: a network's weights and everything that is to be known about them, in one safetensors file.
+"""The file that a robot loads: a network's weights and all that is to be known about them, in one safetensors file.
 
 Safetensors holds numbers and a JSON header, no code: a checkpoint from a stranger can be wrong, it can't run anything.
 """
@@ -79,8 +79,8 @@ def save_checkpoint(
         dataset: name of the training data.
         steps: optimiser steps so far.
         metrics: what was measured, by name.
-        half: store matrices and kernels in float16, which halves the file. Vectors (biases, statistics of norms) stay in
-            float32: they weigh nothing, and a variance may be out of float16's range.
+        half: store matrices and kernels in float16, which halves the file. Vectors (biases, statistics of norms) stay
+            in float32: they weigh nothing, and a variance may be out of float16's range.
     Raises:
         CheckpointError: a weight is not finite, or out of float16's range with `half`.
         OSError: the file can't be written.
@@ -114,9 +114,14 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tup
             format version is unknown; its configuration describes no network, or another one than its tensors.
     """
     info, tensors = read_tensors(path)
+    return build_network(info, tensors).to(device), info
+
+
+def build_network(info: CheckpointInfo, tensors: Mapping[str, Tensor]) -> Monet:
+    """The network, in evaluation mode, of what `read_tensors` returned; it takes the tensors over."""
     monet = Monet(info.config, initialisation=None)
     monet.load_state_dict(tensors, assign=True)
-    return monet.eval().to(device), info
+    return monet.eval()
 
 
 def read_tensors(path: str | Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
@@ -132,7 +137,9 @@ def read_tensors(path: str | Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
         # Copied: what safetensors returns is the mapped file, which would change with it.
         tensors = {name: _single_precision(file.get_tensor(name), copy=True) for name in file.keys()}  # noqa: SIM118
     if _hash_weights(tensors) != digest:
-        raise CheckpointError(f"{path}: the weights were altered after they were saved (their hash is not {digest[:12]})")
+        raise CheckpointError(
+            f"{path}: its weights were altered after they were saved: their hash is not {digest[:12]}"
+        )
     _check_finite(path, tensors)
     return info, tensors
 

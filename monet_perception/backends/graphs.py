@@ -1,0 +1,149 @@
+"""ONNX graphs of networks, without their weights.
+
+A graph depends on the configuration only. The weights stay where they are, in the checkpoint, and are given to ONNX
+Runtime beside the graph: nothing is stored twice, no graph can go stale when a network is trained further, and a graph
+weighs 50 kB, so those of the presets come with the package. Others are exported on first use, which needs the packages
+`onnx` and `onnxscript`, and kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from monet_perception.backends.stages import FrameEncoder, LatentDecoder, Part
+from monet_perception.files import replacing
+from monet_perception.networks import Monet, MonetConfig
+
+GRAPH_VERSION = 1  # raised when the exported graphs change, so that older ones in caches are left alone
+SHIPPED_GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
+# Where a graph says its weights are. No such file exists: ONNX Runtime is given the checkpoint's tensors by name.
+WEIGHTS_ELSEWHERE = "checkpoint"
+# Larger than any constant of a graph, smaller than what would be worth keeping out of it.
+FOLDING_LIMIT = 1 << 20
+NAMES = {
+    "encoder": (["frames"], ["masks", "latent_mean", "latent_log_sigma"]),
+    "decoder": (["latents"], ["reconstructions", "mask_logits"]),
+}
+
+log = logging.getLogger(__name__)
+
+
+class GraphError(RuntimeError):
+    """A graph that can't be had; the message names the remedy."""
+
+
+def cache_folder() -> Path:
+    """Where exported graphs and quantised networks are kept: `$XDG_CACHE_HOME` or `~/.cache`, `/monet_perception`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monet_perception"
+
+
+def graph_name(config: MonetConfig, part: Part) -> str:
+    """File name of a graph: equal exactly when the graphs are."""
+    structure = {key: value for key, value in config.to_dict().items() if not key.startswith("sigma_")}
+    digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).hexdigest()
+    return f"{digest[:12]}.{part}.v{GRAPH_VERSION}.onnx"
+
+
+def weight_names(names: list[str], part: Part) -> list[str]:
+    """Which of a checkpoint's tensors a graph takes: all of its modules' except the batch counters of training."""
+    modules = ("attention.", "component.encoder.") if part == "encoder" else ("component.decoder.",)
+    return [name for name in names if name.startswith(modules) and not name.endswith(".num_batches_tracked")]
+
+
+def obtain_graph(config: MonetConfig, part: Part) -> bytes:
+    """The graph from the package, from the cache, or exported into it.
+
+    Raises:
+        GraphError: it has to be exported and `onnx` or `onnxscript` is not installed.
+    """
+    name = graph_name(config, part)
+    for folder in (SHIPPED_GRAPHS, cache_folder()):
+        if (folder / name).is_file():
+            return (folder / name).read_bytes()
+    log.info("exporting the %s of this configuration to ONNX, once; it takes some ten seconds", part)
+    graph = export_graph(config, part)
+    try:
+        with replacing(cache_folder() / name) as temporary:
+            temporary.write_bytes(graph)
+    except OSError as error:
+        log.warning(
+            "the exported graph can't be kept in %s (%s): the next start exports it again", cache_folder(), error
+        )
+    return graph
+
+
+def export_graph(config: MonetConfig, part: Part) -> bytes:
+    """Exports one half of a network; its initialisers have the checkpoint's names, and no values.
+
+    Raises:
+        GraphError: `onnx` or `onnxscript` is not installed.
+    """
+    try:
+        import onnx_ir
+        import onnxscript.optimizer
+    except ImportError as error:
+        raise GraphError(
+            f"ONNX export needs a package that is not installed ({error.name}): `pip install onnx onnxscript`, or use "
+            "backend torch"
+        ) from error
+    monet = Monet(config, initialisation=None).eval()
+    program = torch.onnx.export(
+        *_module_and_example(monet, part), dynamo=True, optimize=False, verbose=False,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=NAMES[part][0], output_names=NAMES[part][1],
+    )  # fmt: skip
+    assert program is not None
+    model = program.model
+    expected = weight_names(list(monet.state_dict()), part)
+    # While the graph is simplified its weights are inputs: a constant folded from weights would belong to one checkpoint.
+    weights = [model.graph.initializers.pop(name) for name in expected]
+    for value in weights:
+        value.const_value = None
+        model.graph.inputs.append(value)
+    onnxscript.optimizer.optimize_ir(model, input_size_limit=FOLDING_LIMIT, output_size_limit=FOLDING_LIMIT)
+    return _without_weights(onnx_ir.to_proto(model), set(expected))
+
+
+def _module_and_example(monet: Monet, part: Part) -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
+    config = monet.config
+    if part == "encoder":
+        frames = torch.zeros(2, config.image_size, config.image_size, 3, dtype=torch.uint8)
+        return FrameEncoder(monet).eval(), (frames,)
+    return LatentDecoder(monet).eval(), (torch.zeros(2, config.latent_size),)
+
+
+def _without_weights(model: Any, weights: set[str]) -> bytes:
+    """Turns the inputs that are weights into initialisers whose values are elsewhere, and drops what only people read."""
+    from onnx import TensorProto
+
+    inputs = list(model.graph.input)
+    del model.graph.input[:]
+    model.graph.input.extend(value for value in inputs if value.name not in weights)
+    for value in inputs:
+        if value.name in weights:
+            shape = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+            tensor = model.graph.initializer.add(name=value.name, data_type=TensorProto.FLOAT, dims=shape)
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=WEIGHTS_ELSEWHERE)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.value_info[:]
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def ship(configs: list[MonetConfig], folder: Path = SHIPPED_GRAPHS) -> list[Path]:
+    """Exports the graphs that come with the package, and returns their paths."""
+    paths = [folder / graph_name(config, part) for config in configs for part in get_args(Part)]
+    for path, (config, part) in zip(paths, ((c, p) for c in configs for p in get_args(Part)), strict=True):
+        if not path.is_file():
+            with replacing(path) as temporary:
+                temporary.write_bytes(export_graph(config, part))
+    return paths

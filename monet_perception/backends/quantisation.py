@@ -1,0 +1,169 @@
+"""8-bit encoders for CPUs: static quantisation, per channel, calibrated on frames.
+
+    python -m monet_perception.backends.quantisation best.safetensors frames.npy
+
+writes `best.<model id>.int8.onnx` beside the checkpoint, where `Decomposer(..., quantised=True)` finds it. Making it needs
+the package `onnx`; running it does not, so a robot only needs the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monet_perception.backends.graphs import GraphError, cache_folder, obtain_graph
+from monet_perception.checkpoint import CheckpointError, CheckpointInfo, read_tensors
+from monet_perception.files import replacing
+
+CALIBRATION_FRAMES = 128
+# The first layer of the component encoder sees log masks, from zero to minus eighty: in 256 steps nothing would be left of
+# what matters, near zero. The head's logits decide the masks; it costs next to nothing as it is.
+KEPT_IN_FLOAT = ("component.encoder.convolutions.0.weight", "attention.head.weight", "attention.unet.head.weight")
+
+log = logging.getLogger(__name__)
+
+
+def quantised_paths(checkpoint: Path, model_id: str) -> list[Path]:
+    """Where a checkpoint's quantised encoder may be: beside it, or in the cache where that folder can't be written to."""
+    return [checkpoint.with_name(f"{checkpoint.stem}.{model_id}.int8.onnx"), cache_folder() / f"{model_id}.int8.onnx"]
+
+
+def obtain_quantised(checkpoint: Path, info: CheckpointInfo, weights: Mapping[str, Tensor]) -> bytes:
+    """The quantised encoder that was kept, or one made from `<checkpoint>.calibration.npy` and kept.
+
+    Raises:
+        GraphError: there is none, and no frames to make one with, or no `onnx`.
+    """
+    for path in quantised_paths(checkpoint, info.model_id):
+        if path.is_file():
+            return path.read_bytes()
+    calibration = checkpoint.with_suffix(".calibration.npy")
+    if not calibration.is_file():
+        raise GraphError(
+            f"{checkpoint} has no 8-bit encoder yet, and it takes frames to make one. Run `python -m {__spec__.name} "
+            f"{checkpoint} FRAMES.npy` with some frames of what the camera sees (uint8 [N, H, W, 3])"
+        )
+    content = quantise(info, weights, read_frames(calibration, info.config.image_size))
+    keep(content, quantised_paths(checkpoint, info.model_id))
+    return content
+
+
+def quantise(info: CheckpointInfo, weights: Mapping[str, Tensor], frames: NDArray[np.uint8]) -> bytes:
+    """An encoder in 8 bits: weights signed, per output channel; activations in the ranges that `frames` show.
+
+    Args:
+        info: of the checkpoint.
+        weights: its tensors.
+        frames: uint8 [N, H, W, 3], of the network's size.
+    Raises:
+        GraphError: `onnx` is not installed.
+    """
+    try:
+        import onnx
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise GraphError(f"quantisation needs a package that is not installed: `pip install {error.name}`") from error
+    log.info("quantising the network with %d frames, once; it takes some ten seconds", len(frames))
+    with tempfile.TemporaryDirectory() as folder:
+        whole, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("whole", "prepared", "quantised"))
+        onnx.save(_with_weights(obtain_graph(info.config, "encoder"), weights), whole)
+        quant_pre_process(whole, prepared, skip_symbolic_shape=True)  # joins norms to their convolutions
+        quantize_static(
+            prepared, quantised, _Reader(frames),
+            quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=_nodes_with(prepared, KEPT_IN_FLOAT),
+            op_types_to_quantize=["Conv", "Relu", "MaxPool", "Add", "Concat", "DepthToSpace", "Gemm", "MatMul"],
+        )  # fmt: skip
+        return quantised.read_bytes()
+
+
+def keep(content: bytes, paths: list[Path]) -> Path | None:
+    """Writes to the first path that can be written to, and returns it."""
+    for path in paths:
+        try:
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+        except OSError as error:
+            log.warning("%s can't be written: %s", path, error)
+        else:
+            return path
+    return None
+
+
+def read_frames(path: Path, size: int) -> NDArray[np.uint8]:
+    """Up to 128 frames, evenly spaced, of a .npy file, as the network sees them: the centre square, resized.
+
+    Raises:
+        ValueError: the file holds no frames.
+    """
+    from monet_perception.decomposer import centre_square, resize  # it imports this module
+
+    frames = np.load(path, mmap_mode="r", allow_pickle=False)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise ValueError(f"{path}: {frames.dtype} {list(frames.shape)}; frames are uint8 [N, H, W, 3] in RGB")
+    chosen = np.unique(np.linspace(0, len(frames) - 1, CALIBRATION_FRAMES).astype(int))
+    roi = centre_square(*frames.shape[1:3])
+    return np.stack([resize(frames[index], roi, size) for index in chosen])
+
+
+class _Reader:
+    """Feeds frames one by one, as ONNX Runtime's calibration pulls them."""
+
+    def __init__(self, frames: NDArray[np.uint8]) -> None:
+        self._frames: Iterator[NDArray[np.uint8]] = iter(frames[:, None])
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        frame = next(self._frames, None)
+        return None if frame is None else {"frames": frame}
+
+
+def _with_weights(graph: bytes, weights: Mapping[str, Tensor]) -> Any:
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    for tensor in model.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].numpy(), tensor.name))
+    return model
+
+
+def _nodes_with(path: Path, initialisers: tuple[str, ...]) -> list[str]:
+    import onnx
+
+    return [node.name for node in onnx.load(path).graph.node if set(node.input) & set(initialisers)]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m monet_perception.backends.quantisation",
+        description="Makes the 8-bit encoder of a checkpoint, for fast inference on CPUs.",
+        epilog="example: python -m monet_perception.backends.quantisation best.safetensors runs/store/images.npy",
+    )
+    parser.add_argument("checkpoint", type=Path, help="file of `python -m train.fit`")
+    parser.add_argument("frames", type=Path, help=".npy of uint8 [N, H, W, 3] in RGB; up to 128 of them are used")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        info, weights = read_tensors(options.checkpoint)
+        content = quantise(info, weights, read_frames(options.frames, info.config.image_size))
+    except (CheckpointError, GraphError, ValueError, OSError) as error:
+        parser.error(str(error))
+    path = keep(content, quantised_paths(options.checkpoint, info.model_id)[:1])
+    if path is None:
+        parser.exit(1)
+    log.info("%s: %.1f MB", path, len(content) / 1e6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""Camera frames in, decomposed scenes out: resizing, batching, device, precision. No ROS.
+
+decomposer = Decomposer()                      # the checkpoint that comes with the package, on the best device
+scene = decomposer(frame, reconstruct=True)    # frame: uint8 [H, W, 3], RGB
+scene.masks.argmax(axis=0)                     # which slot each pixel belongs to
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monet_perception.backends.graphs import GraphError, obtain_graph
+from monet_perception.backends.onnx_backend import OnnxBackend
+from monet_perception.backends.quantisation import obtain_quantised
+from monet_perception.backends.torch_backend import DeviceError, TorchBackend, resolve_device, resolve_precision
+from monet_perception.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, build_network, read_tensors
+from monet_perception.networks import MonetConfig
+
+__all__ = ["Decomposer", "Decomposition", "DeviceError", "Roi", "centre_square"]
+
+Floats = NDArray[np.float32]
+Frames = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Roi:
+    """Rectangle of source pixels that the masks cover; x to the right, y down, from the top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """A frame's slots, or those of a batch of frames, whose arrays then begin with B. NumPy arrays of their own.
+
+    Attributes:
+        masks: float32 [K, H, W], summing to one over K.
+        latent_mean: float32 [K, L], mean of each slot's posterior.
+        latent_log_sigma: float32 [K, L], log of its standard deviation.
+        roi: the source pixels that the masks cover.
+        source_height: height of the frame as it came, in pixels.
+        source_width: its width.
+        image: uint8 [H, W, 3], RGB: what the network saw.
+        reconstructions: float32 [K, H, W, 3] in [0, 1], each slot's decoded pixels; None unless asked for.
+        decoded_masks: float32 [K, H, W], the masks that the decoder expects, summing to one; None unless asked for.
+    """
+
+    masks: Floats
+    latent_mean: Floats
+    latent_log_sigma: Floats
+    roi: Roi
+    source_height: int
+    source_width: int
+    image: Frames
+    reconstructions: Floats | None = None
+    decoded_masks: Floats | None = None
+
+    def reconstruction(self) -> Floats:
+        """The whole image [H, W, 3] in [0, 1]: each slot's reconstruction weighted by its attention mask.
+
+        Raises:
+            ValueError: the frame was decomposed without `reconstruct=True`.
+        """
+        if self.reconstructions is None:
+            raise ValueError("there are no reconstructions: call the decomposer with reconstruct=True")
+        mixture: Floats = np.einsum("...khw,...khwc->...hwc", self.masks, self.reconstructions)
+        return mixture
+
+
+class Decomposer:
+    """Runs a checkpoint on frames. Deterministic: latents are posterior means, never samples. Safe across threads.
+
+    Args:
+        checkpoint: file of `save_checkpoint`.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        precision: `auto` (bf16 on GPUs that have it, else fp32), `fp32` or `bf16`. Masks and latents come in float32.
+        crop: `centre` takes the largest centred square of a frame, `whole` squashes all of it to a square.
+        backend: `onnx` is ONNX Runtime, on CPUs in fp32 or int8; `torch` runs everywhere; `auto` chooses the former where
+            it can.
+        threads: how many threads one call may use on a CPU; None: one for each core. With the torch backend it holds for
+            the whole process.
+        quantised: 8-bit integers in the encoder, on CPUs: several times as fast, at the loss that docs/performance.md
+            gives. Needs a quantised network beside the checkpoint, or what makes one: see `backends.quantisation`.
+
+    Attributes:
+        info: what the checkpoint says about itself.
+        config: structure of its network.
+        device, precision, backend: what was chosen; precision is `fp32`, `bf16` or `int8`.
+        crop: as given.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole and sound.
+        DeviceError: the device is not there.
+        ValueError: options that don't go together.
+        GraphError: backend `onnx` was asked for by name, or `quantised`, and what it needs can't be had.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path = DEFAULT_CHECKPOINT,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        crop: Literal["centre", "whole"] = "centre",
+        backend: Literal["auto", "torch", "onnx"] = "auto",
+        threads: int | None = None,
+        quantised: bool = False,
+    ) -> None:
+        _check_choice("crop", crop, ("centre", "whole"))
+        _check_choice("backend", backend, ("auto", "torch", "onnx"))
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}; it must be at least 1, or None for one for each core")
+        chosen_device = resolve_device(device)
+        chosen_precision = resolve_precision(precision, chosen_device)
+        on_onnx = _prefers_onnx(backend, chosen_device, chosen_precision, quantised)
+        self.info, weights = read_tensors(checkpoint)
+        self.config: MonetConfig = self.info.config
+        self.crop = crop
+        self._lock = threading.Lock()
+        self._backend: OnnxBackend | TorchBackend | None = None
+        if on_onnx:
+            self._backend = _onnx_backend(Path(checkpoint), self.info, weights, threads, quantised, backend == "auto")
+        if self._backend is None:
+            if threads is not None and chosen_device.type == "cpu":
+                torch.set_num_threads(threads)
+            self._backend = TorchBackend(build_network(self.info, weights), chosen_device, chosen_precision)
+        self.backend, self.device, self.precision = self._backend.name, self._backend.device, self._backend.precision
+
+    def __call__(self, frames: Frames, *, reconstruct: bool = False) -> Decomposition:
+        """Decomposes a frame or a batch of frames of one size.
+
+        Args:
+            frames: uint8 [H, W, 3] or [B, H, W, 3], RGB, any size.
+            reconstruct: whether to run the decoder as well, for `reconstructions` and `decoded_masks`.
+        Raises:
+            ValueError: the array is no such thing.
+        """
+        _check_frames(frames)
+        batch = frames if frames.ndim == 4 else frames[None]
+        height, width = batch.shape[1:3]
+        roi = centre_square(height, width) if self.crop == "centre" else Roi(0, 0, width, height)
+        images = np.stack([resize(frame, roi, self.config.image_size) for frame in batch])
+        with self._lock:
+            backend = self._open_backend()
+            arrays = list(backend.encode(images))
+            if reconstruct:
+                arrays += self._decode_slots(backend, arrays[1])
+        if frames.ndim == 3:
+            images, arrays = images[0], [array[0] for array in arrays]
+        return Decomposition(*arrays[:3], roi, height, width, images, *arrays[3:])
+
+    def decode(self, latents: Floats) -> tuple[Floats, Floats]:
+        """Draws latents, of any origin and number: edited ones, or those of several frames.
+
+        Args:
+            latents: float32 [N, L].
+        Returns:
+            Reconstructions [N, H, W, 3] in [0, 1] and mask logits [N, H, W], float32. Masks are their softmax over those
+            slots that share a scene.
+        Raises:
+            ValueError: the shape is another one, or values are not finite.
+        """
+        latents = np.ascontiguousarray(latents, dtype=np.float32)
+        if latents.ndim != 2 or latents.shape[1] != self.config.latent_size or not len(latents):
+            raise ValueError(f"latents have shape {list(latents.shape)}; [N, {self.config.latent_size}] is due, N > 0")
+        if not np.isfinite(latents).all():
+            raise ValueError("latents hold values that are not finite")
+        with self._lock:
+            return self._open_backend().decode(latents)
+
+    def warm_up(self) -> None:
+        """Runs once on a black frame, so that the first real one is not the slow one."""
+        size = self.config.image_size
+        self(np.zeros((size, size, 3), np.uint8), reconstruct=True)
+
+    def close(self) -> None:
+        """Frees the network and, on a GPU, its memory; the decomposer can't be called any more."""
+        with self._lock:
+            if self._backend is not None:
+                self._backend.close()
+            self._backend = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_backend(self) -> OnnxBackend | TorchBackend:
+        if self._backend is None:
+            raise RuntimeError("the decomposer was closed")
+        return self._backend
+
+    def _decode_slots(self, backend: OnnxBackend | TorchBackend, latent_mean: Floats) -> list[Floats]:
+        shape = latent_mean.shape[:2]
+        reconstructions, mask_logits = backend.decode(latent_mean.reshape(-1, self.config.latent_size))
+        mask_logits = mask_logits.reshape(*shape, *mask_logits.shape[1:])
+        return [reconstructions.reshape(*shape, *reconstructions.shape[1:]), _softmax_over_slots(mask_logits)]
+
+
+def centre_square(height: int, width: int) -> Roi:
+    """The largest square around the centre of a frame."""
+    side = min(height, width)
+    return Roi((width - side) // 2, (height - side) // 2, side, side)
+
+
+def _prefers_onnx(backend: str, device: torch.device, precision: str, quantised: bool) -> bool:
+    """Whether to try ONNX Runtime, which is on CPUs and in fp32 or int8 only."""
+    possible = device.type == "cpu" and precision == "fp32"
+    if not possible and (quantised or backend == "onnx"):
+        asked = "quantised" if quantised else "backend onnx"
+        raise ValueError(f"{asked} runs on a CPU in precision fp32 or auto, not on {device} in {precision}")
+    if quantised and backend == "torch":
+        raise ValueError("quantised runs with backend onnx or auto, not torch")
+    return possible and backend != "torch"
+
+
+def _onnx_backend(
+    checkpoint: Path,
+    info: CheckpointInfo,
+    weights: dict[str, torch.Tensor],
+    threads: int | None,
+    quantised: bool,
+    fall_back: bool,
+) -> OnnxBackend | None:
+    """The backend, or None with a warning where another one may serve."""
+    if quantised:
+        encoder = obtain_quantised(checkpoint, info, weights)
+        return OnnxBackend(encoder, obtain_graph(info.config, "decoder"), weights, threads=threads, quantised=True)
+    try:
+        encoder, decoder = obtain_graph(info.config, "encoder"), obtain_graph(info.config, "decoder")
+    except GraphError as error:
+        if not fall_back:
+            raise
+        warnings.warn(f"running on PyTorch, several times slower than ONNX Runtime: {error}", stacklevel=3)
+        return None
+    return OnnxBackend(encoder, decoder, weights, threads=threads)
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+
+
+def _check_frames(frames: Frames) -> None:
+    if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
+        kind = frames.dtype if isinstance(frames, np.ndarray) else type(frames).__name__
+        raise ValueError(f"frames are {kind}; a NumPy array of uint8 in RGB is due")
+    if frames.ndim not in (3, 4) or frames.shape[-1] != 3 or not frames.size:
+        raise ValueError(f"frames have shape {list(frames.shape)}; [H, W, 3] or [B, H, W, 3] is due, nothing empty")
+
+
+def resize(frame: Frames, roi: Roi, size: int) -> Frames:
+    """The frame's part in `roi`, uint8 [size, size, 3]."""
+    cropped = frame[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+    if cropped.shape[:2] == (size, size):
+        return cropped
+    # Averaging over areas when shrinking: interpolation would sample single pixels of a large frame, and alias.
+    shrinks = min(cropped.shape[:2]) >= size
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(cropped, (size, size), interpolation=interpolation), np.uint8)
+
+
+def _softmax_over_slots(logits: Floats) -> Floats:
+    """Softmax over axis 1."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    masks: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return masks
