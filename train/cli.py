@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from jsonargparse import DefaultHelpFormatter
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -23,6 +24,7 @@ from train.callbacks import (
     NonFiniteLoss,
     NonFiniteStop,
     RunCheckpoint,
+    RunProgress,
     StepSeed,
     ValidationReport,
 )
@@ -34,6 +36,10 @@ from train.logger import TensorBoardXLogger
 CONFIG_NAME = "config.yaml"
 EXIT_TERMINATED = 143
 """128 + SIGTERM, as a shell reports it: a scheduler sees that the run was ended and not that it finished."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """jsonargparse's, with the description's lines left as they are."""
 
 
 class RunError(RuntimeError):
@@ -78,7 +84,7 @@ class RunCLI(LightningCLI):
             },
             parser_kwargs={
                 "description": description,
-                "formatter_class": _HelpFormatter,
+                "formatter_class": HelpFormatter,
                 "prog": f"python -m {command}",
             },
             args=with_own_config(list(args)),
@@ -103,7 +109,13 @@ class RunCLI(LightningCLI):
         parser.add_argument(
             "--checkpoint_steps", type=int, default=1000, help="Optimiser steps between two checkpoints to resume from."
         )
-        parser.add_argument("--monitor", type=str, default=self._default_monitor, help="What makes a network the best.")
+        parser.add_argument(
+            "--monitor",
+            type=str,
+            default=self._default_monitor,
+            help="What makes a network the best: ari_multi is the ARI "
+            "over images with two objects or more, as one object alone says nothing of how objects are told apart.",
+        )
         parser.add_argument("--monitor_mode", type=Literal["max", "min"], default="max")
 
     @property
@@ -127,25 +139,31 @@ class RunCLI(LightningCLI):
         torch.set_float32_matmul_precision("high")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        config, folder = self.config, self.folder
-        seed = config["seed_everything"]
-        callbacks = [
-            StepSeed(0 if seed is True else int(seed)),
-            NonFiniteStop(folder),
-            CollapseMonitor(),
-            DecompositionPictures(folder / "pictures"),
-            ValidationReport(folder),
-            LearningRateMonitor(logging_interval="step"),
-            Export(folder, self._dataset(), config["monitor"], config["monitor_mode"]),
-            RunCheckpoint(folder, config["checkpoint_steps"]),
-        ]
-        defaults = {"logger": TensorBoardXLogger(folder, name="", version=""), "default_root_dir": folder}
-        given = {name: value for name, value in defaults.items() if config["trainer"].get(name) is None}
+        config = {**self._get(self.config_init, "trainer"), **kwargs}
+        if config["logger"] is None:
+            config["logger"] = TensorBoardXLogger(self.folder, name="", version="")
+        config["default_root_dir"] = config["default_root_dir"] or self.folder
         self.checkpoint_io = AtomicCheckpointIO()
-        trainer_config = {**self._get(self.config_init, "trainer"), **given, **kwargs}
-        trainer_config["callbacks"] = [*callbacks, *(trainer_config["callbacks"] or [])]
-        trainer_config["plugins"] = [self.checkpoint_io, *(trainer_config["plugins"] or [])]
-        return self._instantiate_trainer(trainer_config, [])
+        config["plugins"] = [self.checkpoint_io, *(config["plugins"] or [])]
+        config["callbacks"] = [*self._run_callbacks(config), *(config["callbacks"] or [])]
+        return self._instantiate_trainer(config, [])
+
+    def _run_callbacks(self, trainer_config: dict[str, Any]) -> list[Callback]:
+        seed = self.config["seed_everything"]
+        callbacks: list[Callback] = [
+            StepSeed(0 if isinstance(seed, bool) else int(seed)),
+            NonFiniteStop(self.folder),
+            CollapseMonitor(),
+            DecompositionPictures(self.folder / "pictures"),
+            ValidationReport(self.folder),
+            Export(self.folder, self._dataset(), self.config["monitor"], self.config["monitor_mode"]),
+            RunCheckpoint(self.folder, self.config["checkpoint_steps"]),
+        ]
+        if trainer_config["logger"]:
+            callbacks.append(LearningRateMonitor(logging_interval="step"))
+        if trainer_config["enable_progress_bar"] is not False:
+            callbacks.append(RunProgress())
+        return callbacks
 
     def fit(self) -> None:
         """Trains, from the run's checkpoint if it resumes and has one."""
@@ -189,7 +207,3 @@ def with_own_config(args: list[str]) -> list[str]:
     if not known.resume or known.config or known.run is None or not (known.run / CONFIG_NAME).is_file():
         return args
     return ["--config", str(known.run / CONFIG_NAME), *args]
-
-
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    pass

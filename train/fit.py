@@ -22,7 +22,7 @@ from train.task import MonetTask
 
 def make_cli(args: Sequence[str]) -> RunCLI:
     """The command, parsed and ready to `fit`."""
-    return RunCLI(MonetTask, "train.fit", monitor="val/ari", description=__doc__ or "", args=args)
+    return RunCLI(MonetTask, "train.fit", monitor="val/ari_multi", description=__doc__ or "", args=args)
 
 
 if __name__ == "__main__":

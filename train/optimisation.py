@@ -63,8 +63,10 @@ def _factor(options: OptimiserOptions, start: int, total_steps: float) -> Callab
 
     def factor(step: int) -> float:
         step -= start
+        if step < 0:
+            return 0.0
         if step < options.warmup_steps:
-            return max(step + 1, 0) / options.warmup_steps
+            return (step + 1) / options.warmup_steps
         if options.schedule == "constant" or not math.isfinite(total_steps):
             return 1.0
         length = max(total_steps - start - options.warmup_steps, 1)

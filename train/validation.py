@@ -38,10 +38,13 @@ class NamedMeans(Metric):
 
 
 def collect(metric: Metric) -> dict[str, Tensor]:
-    """A metric's values over all processes as `val/NAME`, float32; the metric starts anew."""
+    """A metric's values over all processes as `val/NAME`, float32, and the metric starts anew.
+
+    A score that no image has (NaN) is left out.
+    """
     values = metric.compute()
     metric.reset()
-    return {f"val/{name}": value.float() for name, value in values.items()}
+    return {f"val/{name}": value.float() for name, value in values.items() if not value.isnan()}
 
 
 def has_labels(manifest: Manifest) -> bool:

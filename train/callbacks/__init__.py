@@ -5,6 +5,7 @@ from train.callbacks.export import Export
 from train.callbacks.finite import NonFiniteLoss, NonFiniteStop
 from train.callbacks.monitors import CollapseMonitor
 from train.callbacks.pictures import DecompositionPictures
+from train.callbacks.progress import RunProgress
 from train.callbacks.reporting import ValidationReport
 from train.callbacks.step_seed import StepSeed
 
@@ -16,6 +17,7 @@ __all__ = [
     "NonFiniteLoss",
     "NonFiniteStop",
     "RunCheckpoint",
+    "RunProgress",
     "StepSeed",
     "ValidationReport",
 ]

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+FALLBACK = "val/total"
+
 
 class Export(Callback):
     """Writes `best.safetensors` and `last.safetensors` after every validation, and the latter at the end.
@@ -16,12 +18,13 @@ class Export(Callback):
     Args:
         folder: The run's folder.
         dataset: Name of the training data, for the files' metadata.
-        monitor: What decides which network is best.
+        monitor: What decides which network is best; where the validation images have no such score (labels are
+            missing), the lowest loss does.
         mode: Whether the highest or the lowest value is.
     """
 
     def __init__(
-        self, folder: Path, dataset: str, monitor: str = "val/ari", mode: Literal["max", "min"] = "max"
+        self, folder: Path, dataset: str, monitor: str, mode: Literal["max", "min"]
     ) -> None:
         self.folder = folder
         self.dataset = dataset
@@ -41,12 +44,13 @@ class Export(Callback):
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         self._metrics = {name.removeprefix("val/"): value for name, value in values.items() if math.isfinite(value)}
-        score = values.get(self.monitor, math.nan) * (1 if self.mode == "max" else -1)
         self._write(trainer, pl_module, "last.safetensors")
+        monitor, mode = (self.monitor, self.mode) if self.monitor in values else (FALLBACK, "min")
+        score = values.get(monitor, math.nan) * (1 if mode == "max" else -1)
         if score > self.best:
             self.best = score
             self._write(trainer, pl_module, "best.safetensors")
-            rank_zero_info(f"best so far: {self.monitor} {values[self.monitor]:.4f} at step {trainer.global_step}")
+            rank_zero_info(f"best so far: {monitor} {values[monitor]:.4f} at step {trainer.global_step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:

@@ -53,7 +53,7 @@ class CollapseMonitor(Callback):
         share = float(trainer.callback_metrics.get("val/largest_slot", 0.0))
         if share > self.largest_slot and not trainer.sanity_checking:
             rank_zero_warn(
-                f"collapse: at step {trainer.global_step} one slot owns {share:.1%} of the pixels. What helps: a mask KL "
-                "that starts small (--model.objective.gamma_start), a pre-trained attention held still at first "
-                "(--model.pretrained, --model.hold_attention_steps), GECO (--model.objective.geco), another seed"
+                f"collapse: at step {trainer.global_step} one slot owns {share:.1%} of the pixels. What helps: a "
+                "pre-trained attention held still at first (--model.pretrained, --model.hold_attention_steps), another "
+                "start of the mask KL's weight (--model.objective.gamma_start), GECO (--model.objective.geco), another seed"
             )

@@ -1,0 +1,266 @@
+"""train.fit through its command line: what a run leaves, how it goes on, and how it ends."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from safetensors.torch import load_file
+from small_training import arguments, write_squares
+
+from monet_perception.checkpoint import load_checkpoint
+from train.cli import EXIT_TERMINATED, main
+from train.fit import make_cli
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_squares(tmp_path_factory.mktemp("stores") / "squares")
+
+
+def fit(store: Path, run: Path, steps: int, *flags: str, **changes: object) -> int:
+    return main(make_cli, [*arguments(store, run, steps, **changes), *flags])
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "last.safetensors")
+
+
+def checkpoint(run: Path) -> dict[str, Any]:
+    return torch.load(run / "last.ckpt", weights_only=True)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, running statistics and the optimiser's state, bit by bit."""
+    a, b = checkpoint(one), checkpoint(other)
+    assert a["global_step"] == b["global_step"]
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    assert [name for name, value in a["state_dict"].items() if not torch.equal(value, b["state_dict"][name])] == []
+    states = [c["optimizer_states"][0]["state"] for c in (a, b)]
+    assert all(torch.equal(states[0][i]["square_avg"], states[1][i]["square_avg"]) for i in states[0])
+    assert {name: v.tolist() for name, v in weights(one).items()} == {name: v.tolist() for name, v in weights(other).items()}
+
+
+def test_run_leaves_what_the_next_tools_need(store: Path, tmp_path: Path) -> None:
+    assert fit(store, tmp_path, 6) == 0
+
+    monet, info = load_checkpoint(tmp_path / "best.safetensors")
+    assert (info.dataset, monet.config.slots) == ("squares/train", 4)
+    assert load_checkpoint(tmp_path / "last.safetensors")[1].steps == 6
+    validations = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    assert [v["step"] for v in validations] == [3, 6]
+    scores = {"ari", "msc", "mse", "reconstruction", "latent_kl", "mask_kl", "active_slots", "mask_entropy", "largest_slot"}
+    assert scores <= validations[-1].keys()
+    assert info.metrics["ari_multi"] == pytest.approx(max(v["ari_multi"] for v in validations), abs=1e-5)
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["step_0000003.png", "step_0000006.png"]
+    assert (tmp_path / "config.yaml").is_file()
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    assert "torch.utils.tensorboard" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "changes"),
+    [
+        (4, {}),  # amid an epoch of six batches
+        (6, {"trainer__val_check_interval": 6}),  # at its end, where a validation is due too
+        (5, {"trainer__accumulate_grad_batches": 2, "trainer__precision": "32-true"}),  # in the second epoch
+        (4, {"model__hold_attention_steps": 5, "model__optimiser__warmup_steps": 3, "model__objective__geco__goal": -1}),
+    ],
+)
+def test_resumed_run_equals_uninterrupted_one(
+    store: Path, tmp_path: Path, interrupted: int, changes: dict[str, Any]
+) -> None:
+    assert fit(store, tmp_path / "whole", 9, **changes) == 0
+    assert fit(store, tmp_path / "parts", interrupted, **changes) == 0
+    assert fit(store, tmp_path / "parts", 9, "--resume", **changes) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    logs = [(tmp_path / run / "validation.jsonl").read_text().splitlines() for run in ("whole", "parts")]
+    steps = [[json.loads(line)["step"] for line in log] for log in logs]
+    assert steps[0] == [step for step in steps[1] if step in steps[0]]
+
+
+def test_killed_run_goes_on_exactly(store: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    settings = {"trainer__val_check_interval": 50, "checkpoint_steps": 5}
+    command = [sys.executable, "-m", "train.fit", *arguments(store, killed, 100_000, **settings)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    least = int.from_bytes(os.urandom(1)) % 20
+    while process.poll() is None and not ((killed / "last.ckpt").exists() and checkpoint(killed)["global_step"] > least):
+        time.sleep(0.02)
+    process.kill()
+    output = process.communicate()[0].decode()
+    assert process.returncode == -signal.SIGKILL, output
+
+    steps = checkpoint(killed)["global_step"] + 8
+    # no --config: the run's own
+    assert main(make_cli, ["--run", str(killed), "--resume", "--trainer.max_steps", str(steps)]) == 0
+    assert fit(store, tmp_path / "whole", steps, **settings) == 0
+    assert_same_run(tmp_path / "whole", killed)
+    assert not list(killed.glob(".*")), "an interrupted write was left behind"
+
+
+class SignalAt(Callback):
+    """Sends this process a signal amid a step, or amid a validation."""
+
+    def __init__(self, step: int, number: int, validating: bool = False) -> None:
+        self.step, self.number, self.validating = step, number, validating
+
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.step and not self.validating:
+            os.kill(os.getpid(), self.number)
+
+    def on_validation_batch_start(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.step and self.validating:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("callback", "saved"),
+    [
+        (SignalAt(3, signal.SIGTERM), 4),
+        (SignalAt(4, signal.SIGINT), 5),
+        (SignalAt(3, signal.SIGTERM, validating=True), 3),
+    ],
+)
+def test_told_to_end_it_saves_and_ends(store: Path, tmp_path: Path, callback: Callback, saved: int) -> None:
+    cli = make_cli(arguments(store, tmp_path / "parts", 8))
+    cli.trainer.callbacks.insert(0, callback)
+    with pytest.raises(SIGTERMException):
+        cli.fit()
+    assert checkpoint(tmp_path / "parts")["global_step"] == saved
+
+    assert fit(store, tmp_path / "parts", 8, "--resume") == 0
+    assert fit(store, tmp_path / "whole", 8) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_exit_status_says_that_it_was_told_to_end(store: Path, tmp_path: Path) -> None:
+    def interrupted(args: Any) -> Any:
+        cli = make_cli(args)
+        cli.trainer.callbacks.insert(0, SignalAt(2, signal.SIGTERM))
+        return cli
+
+    assert main(interrupted, arguments(store, tmp_path, 8)) == EXIT_TERMINATED
+
+
+def test_non_finite_loss_stops_and_saves_its_batch(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert fit(store, tmp_path, 20, model__optimiser__component_lr=1e30, checkpoint_steps=1) == 1
+    message = capsys.readouterr().err
+    assert "--resume" in message and "error:" in message
+    assert all(value.isfinite().all() for value in checkpoint(tmp_path)["state_dict"].values())
+
+
+def test_batch_of_a_non_finite_loss_is_saved(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            if trainer.global_step == 2:
+                self.images = batch["images"].clone()
+                pl_module.network.component.encoder.mlp[0].bias.data.fill_(torch.nan)
+
+    poison = Poison()
+
+    def poisoned(args: Any) -> Any:
+        cli = make_cli(args)
+        cli.trainer.callbacks.insert(0, poison)
+        return cli
+
+    assert main(poisoned, arguments(store, tmp_path, 20)) == 1
+    assert "the loss is nan at step 3" in capsys.readouterr().err
+    assert torch.equal(load_file(tmp_path / "nonfinite_step_3_rank_0.safetensors")["images"], poison.images)
+
+
+def test_failed_write_is_told_and_the_last_checkpoint_kept(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    class FileLimit(Callback):
+        """From step 3 on the kernel refuses files above 64 KiB."""
+
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            if trainer.global_step == 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+
+    def limited(args: Any) -> Any:
+        cli = make_cli(args)
+        cli.trainer.callbacks.insert(0, FileLimit())
+        return cli
+
+    try:
+        with pytest.warns(UserWarning, match="of an earlier step is kept"):
+            status = main(limited, arguments(store, tmp_path, 6, checkpoint_steps=2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert status == 1
+    assert "was not written" in capsys.readouterr().err
+    assert checkpoint(tmp_path)["global_step"] == 2
+    assert not list(tmp_path.glob(".*"))
+    assert fit(store, tmp_path, 6, "--resume", checkpoint_steps=2) == 0
+
+
+def test_two_processes_evaluate_as_one(tmp_path: Path) -> None:
+    store = write_squares(tmp_path / "store", count=45)
+    settings = {"data__val_store": write_squares(tmp_path / "val", count=13, seed=1), "trainer__precision": "32-true"}
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "train.fit"]
+    command += arguments(store, run, 4, trainer__val_check_interval=4, trainer__devices=2, trainer__strategy="ddp",
+                         data__batch_size=4, checkpoint_steps=2, **settings)  # fmt: skip
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    together = json.loads((run / "validation.jsonl").read_text())
+
+    cli = make_cli(arguments(store, tmp_path / "alone", 4, **settings))
+    alone = cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=run / "last.ckpt", weights_only=True)[0]
+    assert {"val/ari", "val/msc", "val/mse", "val/total", "val/mask_entropy"} <= alone.keys()
+    for name, value in alone.items():
+        assert together[name.removeprefix("val/")] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+
+
+def test_attention_is_held_still(store: Path, tmp_path: Path) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            network = pl_module.network
+            seen.append((network.attention.head.weight.detach().clone(), network.component.encoder.mlp[0].weight.clone()))
+
+    cli = make_cli(arguments(store, tmp_path, 5, model__hold_attention_steps=3, trainer__limit_val_batches=0))
+    cli.trainer.callbacks.insert(0, Watch())
+    cli.fit()
+    moved = [not torch.equal(a[0], b[0]) for a, b in zip(seen, seen[1:], strict=False)]
+    assert moved == [False, False, True, True]
+    assert all(not torch.equal(a[1], b[1]) for a, b in zip(seen, seen[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__store": "nowhere"}, "no store at nowhere"),
+        ({"model__preset": "monet_rn5"}, "there is no preset 'monet_rn5'"),
+        ({"model__network": "{slot: 7}"}, "unknown fields"),
+        ({"model__network": "{image_size: 64}"}, "16 x 16"),
+        ({"model__pretrained": "nowhere.safetensors"}, "nowhere.safetensors"),
+    ],
+)
+def test_error_names_its_cause(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture, changes: dict[str, Any], message: str
+) -> None:
+    assert fit(store, tmp_path, 2, **changes) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_run_is_never_overwritten(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert fit(store, tmp_path, 1) == 0
+    before = (tmp_path / "last.ckpt").read_bytes()
+    assert fit(store, tmp_path, 2) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert (tmp_path / "last.ckpt").read_bytes() == before

@@ -1,0 +1,163 @@
+"""Supervised training of the attention network and of its encoder, and what train.fit makes of it."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
+from small_training import arguments, write_squares
+
+from monet_perception.checkpoint import load_checkpoint
+from train import fit, pretrain
+from train.assignment import IGNORED, instance_targets, match_slots, matched_loss
+from train.cli import main
+from train.data.store import Store
+from train.supervised import PixelClasses
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_squares(tmp_path_factory.mktemp("stores") / "squares")
+
+
+def random_masks(rng: np.random.Generator, slots: int) -> torch.Tensor:
+    return torch.from_numpy(rng.normal(size=(2, slots, 4, 4))).float().mul(3).log_softmax(dim=1)
+
+
+@given(seed=st.integers(0, 10_000), slots=st.integers(2, 5), objects=st.integers(1, 5), balanced=st.booleans())
+def test_assignment_is_the_best_of_all(seed: int, slots: int, objects: int, balanced: bool) -> None:
+    rng = np.random.default_rng(seed)
+    log_masks = random_masks(rng, slots)
+    targets = torch.from_numpy(rng.integers(0, objects + 1, (2, 4, 4)))
+    matched = match_slots(log_masks, targets, fixed=1, balanced=balanced)
+    for image in range(2):
+        present = [t for t in targets[image].unique().tolist() if t > 0]
+        given_slots = {t: int(matched[image, t]) for t in present if matched[image, t] != IGNORED}
+        assert len(set(given_slots.values())) == len(given_slots) == min(len(present), slots - 1)
+        assert matched[image, 0] == 0 and 0 not in given_slots.values()
+        if len(present) > slots - 1:
+            continue
+        ways = itertools.permutations(range(1, slots), len(present))
+        best = min(_cost(log_masks[image], targets[image], dict(zip(present, way, strict=True)), balanced) for way in ways)
+        assert _cost(log_masks[image], targets[image], given_slots, balanced) == pytest.approx(best, abs=1e-3)
+
+
+def _cost(log_masks: torch.Tensor, targets: torch.Tensor, slots: dict[int, int], balanced: bool) -> float:
+    costs = [-log_masks[slot][targets == target] for target, slot in slots.items()]
+    return float(sum(cost.mean() if balanced else cost.sum() for cost in costs))
+
+
+@given(seed=st.integers(0, 10_000), balanced=st.booleans())
+def test_loss_does_not_know_the_order_of_objects_or_slots(seed: int, balanced: bool) -> None:
+    rng = np.random.default_rng(seed)
+    log_masks = random_masks(rng, 5)
+    targets = torch.from_numpy(rng.integers(0, 5, (2, 4, 4)))
+    order = torch.tensor([0, *(1 + rng.permutation(4))])
+    slots = torch.tensor([0, *(1 + rng.permutation(4))])
+
+    def loss(masks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return matched_loss(masks, labels, match_slots(masks, labels, 1, balanced), balanced)
+
+    torch.testing.assert_close(loss(log_masks, targets), loss(log_masks[:, slots], order[targets]))
+
+
+def test_perfect_masks_cost_nothing_and_left_out_objects_do_not_count() -> None:
+    targets = torch.arange(4).repeat_interleave(4).view(1, 4, 4)
+    log_masks = torch.nn.functional.one_hot(targets, 4).permute(0, 3, 1, 2).float().mul(50).log_softmax(dim=1)
+    shuffled = log_masks[:, [0, 3, 1, 2]]
+    assert matched_loss(shuffled, targets, match_slots(shuffled, targets, 1)).item() == pytest.approx(0, abs=1e-6)
+    few = torch.cat([log_masks[:, :2], log_masks[:, 2:].logsumexp(dim=1, keepdim=True)], dim=1)  # one slot too few
+    assert matched_loss(few, targets, match_slots(few, targets, 1)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_backgrounds_share_a_slot_or_have_their_own() -> None:
+    labels = torch.tensor([[[0, 1, 3, 4, 6]]], dtype=torch.uint8)
+    assert instance_targets(labels, 4, one_background=True).flatten().tolist() == [0, 0, 0, 1, 3]
+    assert instance_targets(labels, 4, one_background=False).flatten().tolist() == [0, 1, 3, 4, 6]
+
+
+def pretrained(what: str, store: Path, run: Path, steps: int, **changes: object) -> int:
+    return main(pretrain.make_cli, [what, *arguments(store, run, steps, **changes)])
+
+
+def test_masks_are_learnt_and_fit_starts_from_them(store: Path, tmp_path: Path) -> None:
+    settings = {"model__optimiser__attention_lr": 5e-3, "trainer__val_check_interval": 30, "data__val_fraction": 0.2}
+    assert pretrained("masks", store, tmp_path / "masks", 60, **settings) == 0
+    first, last = [json.loads(line) for line in (tmp_path / "masks/validation.jsonl").read_text().splitlines()]
+    assert last["total"] < first["total"] and last["ari"] > 0.15
+    monet, info = load_checkpoint(tmp_path / "masks/last.safetensors")
+    assert info.dataset == "squares/train (instance masks)" and "mse" not in info.metrics
+
+    start = {"model__pretrained": tmp_path / "masks/last.safetensors", "model__hold_attention_steps": 9}
+    assert main(fit.make_cli, arguments(store, tmp_path / "fit", 2, **start)) == 0
+    trained = load_checkpoint(tmp_path / "fit/last.safetensors")[0]
+    for (name, a), b in zip(monet.attention.named_parameters(), trained.attention.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_recurrent_attention_learns_masks_too(store: Path, tmp_path: Path) -> None:
+    assert pretrained("masks", store, tmp_path, 1, model__preset="monet", model__background="own") == 0
+    assert load_checkpoint(tmp_path / "last.safetensors")[0].config.attention == "unet"
+
+
+def test_classes_are_learnt_and_fit_starts_from_the_encoder(store: Path, tmp_path: Path) -> None:
+    settings = {"model__classes": "[tone]", "model__optimiser__attention_lr": 3e-3, "trainer__val_check_interval": 20}
+    assert pretrained("classes", store, tmp_path / "classes", 40, **settings) == 0
+    values = [json.loads(line) for line in (tmp_path / "classes/validation.jsonl").read_text().splitlines()]
+    assert values[-1]["accuracy"] > 0.8 and values[-1]["total"] < values[0]["total"]
+    path = tmp_path / "classes/last.safetensors"
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["encoder"] == "resnet18"
+    tensors = load_file(path)
+    assert all(name.startswith("attention.encoder.") for name in tensors)
+
+    start = {"model__pretrained": path, "model__hold_attention_steps": 9, "trainer__limit_val_batches": 0}
+    assert main(fit.make_cli, arguments(store, tmp_path / "fit", 1, **start)) == 0
+    trained = load_file(tmp_path / "fit/last.safetensors")
+    assert torch.equal(trained["attention.encoder.conv1.weight"], tensors["attention.encoder.conv1.weight"])
+
+
+def test_pixels_get_their_objects_categories(store: Path) -> None:
+    opened = Store.open(store)
+    labels, index = torch.from_numpy(opened.labels[[3, 5]]), torch.tensor([3, 5])
+    classes = PixelClasses(opened, ["tone"])
+    assert classes.names == ["background 0", "dark", "bright"]
+    for image, place in enumerate((3, 5)):
+        for entity in range(3):
+            of_object = classes(labels, index)[image][labels[image] == 1 + entity]
+            assert (of_object == 1 + opened.factors["tone"][place, entity]).all()
+    assert PixelClasses(opened, [])(labels, index).unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "message"),
+    [
+        ("masks", {"model__network": "{image_size: 16, slots: 7}", "data__store": "unlabelled"}, "has no labels"),
+        ("masks", {"model__background": "own", "model__network": "{image_size: 16, slots: 2}", "data__store": "walls"}, "slots"),
+        ("classes", {"model__classes": "[colour]"}, "no categorical factor 'colour'; it has: tone"),
+        ("classes", {"model__preset": "monet"}, "no encoder"),
+    ],
+)
+def test_error_names_its_cause(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture, what: str, changes: dict[str, Any], message: str
+) -> None:
+    if changes.get("data__store") == "unlabelled":
+        changes = {**changes, "data__store": write_squares(tmp_path / "store", count=20, labels=False)}
+    if changes.get("data__store") == "walls":
+        changes = {**changes, "data__store": write_squares(tmp_path / "store", count=20, background=2)}
+    assert pretrained(what, store, tmp_path / "run", 1, **changes) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["boxes"]])
+def test_help_says_what_can_be_trained(args: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        pretrain.make_cli(args)
+    assert "python -m train.pretrain masks" in capsys.readouterr().out

@@ -1,0 +1,56 @@
+"""A progress bar over the whole training: steps done of steps wanted, images per second, the loss."""
+
+import sys
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+
+class RunProgress(ProgressBar):
+    """One bar for the run, where Lightning's start anew every epoch; a line every half minute where no terminal is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: tqdm | None = None
+        self._shown = True
+
+    def disable(self) -> None:
+        self._shown = False
+
+    def enable(self) -> None:
+        self._shown = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        total = trainer.estimated_stepping_batches
+        self._bar = tqdm(
+            total=None if total == float("inf") else int(total),
+            initial=trainer.global_step,
+            desc="training",
+            unit="step",
+            disable=not (self._shown and trainer.is_global_zero),
+            mininterval=0.5 if sys.stderr.isatty() else 30,
+            dynamic_ncols=True,
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self._bar is not None
+        # reading a loss waits for the device, so it is read at the rate at which losses are logged
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            self._bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Prints above the bar."""
+        tqdm.write(" ".join(str(arg) for arg in args), file=sys.stdout)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name.removeprefix("train/"): value for name, value in metrics.items() if name != "v_num"}
