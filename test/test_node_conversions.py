@@ -1,0 +1,228 @@
+"""Image messages to arrays and back, against images whose colours are known."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image as PillowImage
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from monet_perception.nodes import conversions
+from monet_perception.nodes.conversions import (
+    COLOUR_ENCODINGS,
+    DEPTH_ENCODINGS,
+    MessageError,
+    check_compressed,
+    compressed_to_rgb,
+    image_message,
+    to_intrinsics,
+    to_metres,
+    to_rgb,
+)
+
+COLOUR = np.array([200, 100, 30], np.uint8)
+GREY = np.array([77, 77, 77], np.uint8)
+
+
+def plain(encoding: str, height: int = 6, width: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """An image of one colour in an encoding, and that colour in RGB."""
+    def full(values: list[int], dtype: type = np.uint8) -> np.ndarray:
+        return np.full((height, width, len(values)), values, dtype).squeeze()
+
+    r, g, b = COLOUR.tolist()
+    simple = {
+        "rgb8": full([r, g, b]), "bgr8": full([b, g, r]), "rgba8": full([r, g, b, 9]), "bgra8": full([b, g, r, 9]),
+        "8UC3": full([b, g, r]), "8UC4": full([b, g, r, 9]),
+        "rgb16": full([r << 8, g << 8, b << 8], np.uint16), "bgr16": full([b << 8, g << 8, r << 8], np.uint16),
+    }  # fmt: skip
+    if encoding in simple:
+        return simple[encoding], COLOUR
+    if encoding in ("mono8", "8UC1"):
+        return full([77]), GREY
+    if encoding == "mono16":
+        return full([77 << 8], np.uint16), GREY
+    if encoding.startswith("bayer_"):
+        mosaic = np.zeros((height, width), np.uint8)
+        for place, channel in enumerate(encoding[6:10]):
+            mosaic[place // 2 :: 2, place % 2 :: 2] = COLOUR["rgb".index(channel)]
+        return (mosaic.astype(np.uint16) << 8 if encoding.endswith("16") else mosaic), COLOUR
+    # YUV 4:2:2, luma and one pair of chroma for two pixels, in the range of BT.601, as video cameras send it.
+    y = round(16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255)
+    cb = round(128 + (-37.797 * r - 74.203 * g + 112.0 * b) / 255)
+    cr = round(128 + (112.0 * r - 93.786 * g - 18.214 * b) / 255)
+    pair = [cb, y, cr, y] if encoding in ("uyvy", "yuv422") else [y, cb, y, cr]
+    return np.tile(np.array(pair, np.uint8).reshape(1, 2, 2), (height, width // 2, 1)), COLOUR
+
+
+@pytest.mark.parametrize("encoding", COLOUR_ENCODINGS)
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_every_encoding_comes_out_in_its_colours(encoding, padding, big_endian):
+    pixels, colour = plain(encoding)
+    message = image_message(Header(), pixels, encoding)
+    if big_endian:
+        message.is_bigendian = 1
+        message.data = pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
+    if padding:
+        rows = np.frombuffer(message.data, np.uint8).reshape(message.height, -1)
+        message.data = np.pad(rows, [(0, 0), (0, padding)], constant_values=255).tobytes()
+        message.step += padding
+    rgb = to_rgb(message)
+    assert rgb.shape == (6, 8, 3)
+    assert rgb.dtype == np.uint8
+    tolerance = 3 if message.encoding[:3] in ("uyv", "yuv", "yuy") else 0
+    assert np.abs(rgb.astype(int) - colour).max() <= tolerance
+
+
+@given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))))
+def test_images_survive_the_round_trip(pixels):
+    assert np.array_equal(to_rgb(image_message(Header(), pixels, "rgb8")), pixels)
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "rgb8", "bgr8", "bayer_rggb8"])
+def test_pixels_are_not_transposed_or_shifted(encoding):
+    channels = COLOUR_ENCODINGS[encoding].channels
+    pixels = np.zeros((5, 9, channels), np.uint8)
+    pixels[1, 7] = 255
+    rgb = to_rgb(image_message(Header(), pixels.squeeze(), encoding))
+    row, column = np.unravel_index(rgb.sum(axis=-1).argmax(), rgb.shape[:2])
+    assert (abs(row - 1), abs(column - 7)) <= ((1, 1) if encoding.startswith("bayer") else (0, 0))
+
+
+def test_depth_in_metres():
+    millimetres = np.array([[0, 1500], [65535, 1]], np.uint16)
+    expected = np.array([[0, 1.5], [65.535, 0.001]])
+    assert to_metres(image_message(Header(), millimetres, "16UC1")) == pytest.approx(expected)
+    metres = np.array([[np.nan, 1.5], [np.inf, 0]], np.float32)
+    np.testing.assert_array_equal(to_metres(image_message(Header(), metres, "32FC1")), metres)
+
+
+def broken(**fields: object) -> Image:
+    message = image_message(Header(), np.zeros((4, 6, 3), np.uint8), "rgb8")
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        (broken(width=0), "0x4 pixels is empty"),
+        (broken(height=0), "6x0 pixels is empty"),
+        (broken(step=17), "step is 17 bytes, but 6 pixels of rgb8 have 18"),
+        (broken(data=bytes(71)), "data has 71 bytes, 4 rows of 18 need 72"),
+        (broken(height=2**32 - 1), "too large"),
+        (broken(height=5), "5 rows of 18 need 90"),
+        (broken(encoding="rgb9"), "'rgb9' is not one of rgb8, bgr8"),
+        (broken(encoding="x" * 10_000), "'x{40}' is not one of"),
+        (broken(encoding="32FC1"), "for the topic `depth`"),
+        (broken(encoding="yuv422", width=5), "5, an odd number"),
+        (broken(encoding="bayer_rggb8", height=2), "6x2 pixels can't be turned into colours"),
+    ],
+)
+def test_faults_are_named(message, fault):
+    with pytest.raises(MessageError, match=fault):
+        to_rgb(message)
+
+
+def test_a_colour_image_is_no_depth():
+    with pytest.raises(MessageError, match="for the topic `image`"):
+        to_metres(broken())
+
+
+def jpeg(height: int = 40, width: int = 60) -> bytes:
+    return cv2.imencode(".jpg", np.full((height, width, 3), COLOUR[::-1]))[1].tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
+def test_compressed_images_come_out_in_their_colours(suffix):
+    data = cv2.imencode(suffix, np.full((40, 60, 3), COLOUR[::-1]))[1].tobytes()
+    rgb = compressed_to_rgb(CompressedImage(format="x", data=data))
+    assert rgb.shape == (40, 60, 3)
+    assert np.abs(rgb.astype(int) - COLOUR).max() <= 4
+
+
+def test_a_compressed_image_is_not_turned_by_exif():
+    buffer = io.BytesIO()
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6  # "rotate by 90 degrees"
+    PillowImage.fromarray(np.zeros((40, 60, 3), np.uint8)).save(buffer, "JPEG", exif=exif)
+    assert compressed_to_rgb(CompressedImage(data=buffer.getvalue())).shape == (40, 60, 3)
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header claims a size."""
+    data = bytearray(cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes())
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"", "data is empty"),
+        (b"no image at all", "no image that can be read"),
+        (jpeg()[:-20], "cut off"),
+        (png_claiming(8_200, 8_200), "would have 8200x8200 pixels; at most"),
+        (png_claiming(60_000, 60_000), "3600000000 pixels"),
+    ],
+)
+def test_faults_of_compressed_images_are_named(data, fault):
+    with pytest.raises(MessageError, match=fault):
+        check_compressed(CompressedImage(format="jpeg", data=data))
+
+
+@given(st.binary(max_size=300), st.integers(0, 600))
+def test_damaged_compressed_images_never_raise_anything_else(noise, at):
+    data = jpeg()
+    with contextlib.suppress(MessageError):
+        compressed_to_rgb(CompressedImage(data=data[:at] + noise + data[at + len(noise) :]))
+
+
+def camera_info(**fields: object) -> CameraInfo:
+    message = CameraInfo(width=640, height=480)
+    message.k = [500.0, 0, 320, 0, 510, 240, 0, 0, 1]
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def test_intrinsics():
+    found = to_intrinsics(camera_info(), 640, 480)
+    assert (found.fx, found.fy, found.cx, found.cy) == (500, 510, 320, 240)
+    rectified = to_intrinsics(camera_info(p=[400.0, 0, 310, 0, 0, 410, 230, 0, 0, 0, 1, 0]), 640, 480)
+    assert (rectified.fx, rectified.cx) == (400, 310)
+    binned = to_intrinsics(camera_info(binning_x=2, binning_y=2), 320, 240)
+    assert (binned.fx, binned.fy, binned.cx, binned.cy) == (250, 255, 160, 120)
+
+
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        (camera_info(k=[0.0] * 9), "not a calibration"),
+        (camera_info(k=[float("nan")] * 9), "not a calibration"),
+        (camera_info(width=641), "641x480 pixels, the image has 640x480"),
+    ],
+)
+def test_faults_of_camera_info_are_named(message, fault):
+    with pytest.raises(MessageError, match=fault):
+        to_intrinsics(message, 640, 480)
+
+
+def test_only_encodings_that_the_bridge_reads_right_go_through_it():
+    """Whatever cv_bridge is installed, or none: what it would read wrong is not left to it."""
+    for encoding in conversions._BRIDGED:
+        specification = (COLOUR_ENCODINGS | DEPTH_ENCODINGS)[encoding]
+        shape = (3, 4, specification.channels)
+        pixels = np.arange(np.prod(shape)).astype(specification.dtype).reshape(shape)
+        read = conversions._bridge.imgmsg_to_cv2(image_message(Header(), pixels, encoding))
+        np.testing.assert_array_equal(np.squeeze(read), np.squeeze(pixels))
