@@ -1,5 +1,6 @@
 """Runs the node `decompose` on a camera's topics, and rviz beside it on request.
 
+Examples:
     ros2 launch monet_perception decompose.launch.py image:=/camera/color/image_raw rviz:=true
     ros2 launch monet_perception decompose.launch.py --show-args
 """
@@ -44,10 +45,12 @@ ARGUMENTS = [
         description="Topic of the camera's intrinsics, needed for 3D. Default: beside the images.",
     ),
     DeclareLaunchArgument(
-        "checkpoint", default_value="", description="Path of the network, a .safetensors file. Default: the shipped one."
+        "checkpoint", default_value="", description="Path of the network (.safetensors). Default: the shipped one."
     ),
     DeclareLaunchArgument(
-        "device", default_value="", description="Where the network runs: auto (a GPU if there is one), cpu, cuda, cuda:N."
+        "device",
+        default_value="",
+        description="Where the network runs: auto (a GPU if there is one), cpu, cuda, cuda:N. Default: auto.",
     ),
     DeclareLaunchArgument(
         "transport", default_value="", choices=["", "raw", "compressed"], description="How images come. Default: raw."
@@ -73,10 +76,16 @@ ARGUMENTS = [
         "rviz", default_value="false", **SWITCH, description="Show camera, overlay, labels and 3D in rviz."
     ),
     DeclareLaunchArgument(
+        "fixed_frame",
+        default_value="camera_optical_frame",
+        description="Frame that rviz draws the 3D in: the frame_id of the images, unless TF knows it.",
+    ),
+    DeclareLaunchArgument(
         "fastdds_profile",
         default_value=EnvironmentVariable(PROFILE, default_value=str(CONFIG / "fastdds.xml")),
-        description="Fast DDS profile of the node. The shipped one has a shared-memory segment of 8 MiB, in which large "
-        "messages don't get lost. 'none': the middleware's own defaults.",
+        description="Fast DDS profile of the node. The shipped one has a shared-memory segment of 8 MiB, so that large "
+        "messages don't get lost. 'none': the middleware's own defaults. Default: the shipped one, or what the "
+        f"environment's {PROFILE} names.",
     ),
 ]
 
@@ -111,7 +120,7 @@ def viewers(value: dict[str, str]) -> list[Node]:
             Node(
                 package="rviz2",
                 executable="rviz2",
-                arguments=["-d", str(CONFIG / "decompose.rviz")],
+                arguments=["-d", str(CONFIG / "decompose.rviz"), "-f", value["fixed_frame"]],
                 remappings=moved,
             )
         )

@@ -1,5 +1,6 @@
 """Runs `decompose` on a camera that plays the shipped clip, or another recording, and shows it in rviz.
 
+Examples:
     ros2 launch monet_perception demo.launch.py
     ros2 launch monet_perception demo.launch.py rviz:=false device:=cpu
 """
