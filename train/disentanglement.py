@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 from scipy.optimize import linear_sum_assignment
 
-from monet_perception.checkpoint import CheckpointError
-from monet_perception.decomposer import Decomposer, DeviceError
+from monet_perception.decomposer import Decomposer
 from train import figures, report
 from train.composition import kl_per_latent
 from train.data.manifest import StoreError
 from train.data.store import Store
-from train.inference import Batch, add_inference_options, decompose_store, open_decomposer
+from train.inference import COMMAND_ERRORS, Batch, add_inference_options, decompose_store, open_decomposer
 from train.metrics import overlaps
 from train.metrics.disentanglement import Disentanglement, DisentanglementError, Factor, disentanglement_scores
 
@@ -161,9 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         return _run(options, report.command_line("train.disentanglement", argv))
-    except (CheckpointError, StoreError, DeviceError, DisentanglementError) as error:
+    except (*COMMAND_ERRORS, DisentanglementError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         "--factors",
         nargs="+",
         metavar="FACTOR",
-        help=f"which to score (default: the store's, {', '.join(IMAGE_FACTORS)} from its labels, {DISTANCE} from its cameras)",
+        help=f"which ones (default: the store's, {', '.join(IMAGE_FACTORS)} of its labels, {DISTANCE} of its cameras)",
     )
     parser.add_argument("--min-iou", type=float, default=0.5, help="of a slot and its object (default: %(default)s)")
     parser.add_argument("--limit", type=int, default=5000, help="images looked at (default: %(default)s)")
@@ -211,12 +211,12 @@ def _run(options: argparse.Namespace, command: str) -> int:
             title = f"{path.stem}: importance of each latent (DCI)"
             figure = figures.importance_figure(scores.dci.importance, scores.factors, slots.kl, title)
             target = options.figures / f"importance_{options.store.name}_{path.stem}.{options.format}"
-            console.print(f"wrote {figures.save_figure(figure, target)}")
+            report.say(console, f"wrote {figures.save_figure(figure, target)}")
     if options.json:
         entries = [{"checkpoint": str(path), **_entry(*result)} for path, result in results.items()]
         content = {"command": command, "machine": report.machine(), "store": str(options.store), "networks": entries}
         report.write_json(options.json, content)
-        console.print(f"wrote {options.json}")
+        report.say(console, f"wrote {options.json}")
     return 0
 
 
@@ -278,12 +278,12 @@ def _screen_table(store: str, results: Mapping[Path, tuple[MatchedSlots, Disenta
     if first.constant:
         caption += f"; left out, since they never vary: {', '.join(first.constant)}"
     table = Table(title=f"Disentanglement on {store}", caption=caption)
-    for heading in ("Network", "Objects", "Matched", *summary(first)):
-        table.add_column(heading, justify="left" if heading == "Network" else "right")
-    for path, (slots, scores) in results.items():
-        matched = f"{scores.samples / slots.objects:.1%}"
-        values = (f"{value:.3f}" for value in summary(scores).values())
-        table.add_row(path.stem, f"{slots.objects:,}", matched, *values)
+    table.add_column("")
+    for path, (slots, _) in results.items():
+        matched = f"{len(slots.latent_mean):,} of {slots.objects:,} objects"
+        table.add_column(Text(f"{path.stem}\n{matched}"), justify="right")
+    for name in summary(first):
+        table.add_row(name, *(f"{summary(scores)[name]:.3f}" for _, scores in results.values()))
     return table
 
 

@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy.stats import bootstrap
 
-from monet_perception.checkpoint import CheckpointError, CheckpointInfo, read_info
-from monet_perception.decomposer import Decomposer, Decomposition, DeviceError
+from monet_perception.checkpoint import CheckpointInfo, read_info
+from monet_perception.decomposer import Decomposer, Decomposition
 from monet_perception.networks import MonetConfig
 from train import figures, report
 from train.data.manifest import StoreError
 from train.data.store import Store
-from train.inference import add_inference_options, decompose_images, decompose_store, open_decomposer
+from train.inference import COMMAND_ERRORS, add_inference_options, decompose_images, decompose_store, open_decomposer
 from train.metrics import image_scores, mean_squared_error
 
 Floats = NDArray[np.float64]
@@ -88,7 +88,8 @@ class Evaluation:
         found = {name: _interval((self.scores[name],), _resampled_mean, resamples, random) for name in OF_AN_IMAGE}
         multi = self.scores["ari"][self.objects >= 2]
         found["ari_multi"] = _interval((multi,), _resampled_mean, resamples, random)
-        pair = (self.scores["best_overlap"], self.objects.astype(np.float64))
+        some = self.objects > 0
+        pair = (self.scores["best_overlap"][some], self.objects[some].astype(np.float64))
         found["mbo"] = _interval(pair, _resampled_ratio, resamples, random)
         return found
 
@@ -186,9 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         return _run(options, report.command_line("train.evaluate", argv))
-    except (CheckpointError, StoreError, DeviceError) as error:
+    except COMMAND_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -300,7 +301,7 @@ def _save_examples(
     suffix = f"_{options.example_objects}_objects" if options.example_objects else ""
     for page, examples in pages.items():
         target = options.figures / f"{page}{suffix}.{options.format}"
-        console.print(f"wrote {figures.save_figure(figures.decomposition_figure(examples), target)}")
+        report.say(console, f"wrote {figures.save_figure(figures.decomposition_figure(examples), target)}")
 
 
 def one_of(batch: Decomposition, i: int) -> Decomposition:
@@ -322,21 +323,21 @@ def _report(results: Sequence[Evaluation], options: argparse.Namespace, command:
         if labelled:
             console.print(report.screen_table_by_objects(store_path.name, tables))
         else:
-            console.print(f"{store_path} has no labels: only reconstruction is measured")
+            report.say(console, f"{store_path} has no labels: only reconstruction is measured")
         if options.figures and labelled:
             target = options.figures / f"scores_by_objects_{store_path.name}.{options.format}"
             figure = figures.scores_by_objects_figure(tables, store_path.name)
-            console.print(f"wrote {figures.save_figure(figure, target)}")
+            report.say(console, f"wrote {figures.save_figure(figure, target)}")
         markdown.append(report.markdown_table(store_path.name, rows, options.table))
         entries += [{"store": str(store_path), **_row_entry(row), "by_objects": tables[row.model]} for row in rows]
     if options.markdown:
         report.write_text(options.markdown, "\n".join(markdown))
-        console.print(f"wrote {options.markdown}")
+        report.say(console, f"wrote {options.markdown}")
     if options.json:
         networks = [_network_entry(one) for one in results]
         content = {"command": command, "machine": report.machine(), "models": entries, "networks": networks}
         report.write_json(options.json, content)
-        console.print(f"wrote {options.json}")
+        report.say(console, f"wrote {options.json}")
 
 
 def average_by_objects(evaluations: Sequence[Evaluation]) -> dict[int, dict[str, float]]:

@@ -9,7 +9,6 @@ import argparse
 import math
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monet_perception.checkpoint import CheckpointError
-from monet_perception.decomposer import Decomposer, DeviceError
+from monet_perception.decomposer import Decomposer
 from train import figures
 from train.composition import Composition, compose, kl_per_latent
 from train.data.manifest import StoreError
 from train.data.store import Store
 from train.disentanglement import choose_factors, match_slots, summary
-from train.inference import add_inference_options, open_decomposer
+from train.inference import COMMAND_ERRORS, add_inference_options, open_decomposer
 from train.metrics.disentanglement import Disentanglement, DisentanglementError, disentanglement_scores
 from train.traverse import default_slot
 
@@ -82,35 +80,33 @@ class Scene:
 
 
 class Explorer:
-    """What the page asks for, without the page: scenes, compositions and scores. Safe for several threads."""
+    """What the page asks for, without the page: scenes, compositions and scores."""
 
     def __init__(self, decomposer: Decomposer, store: Store) -> None:
         self.decomposer = decomposer
         self.store = store
-        self._lock = threading.Lock()  # a page may ask again before it was answered; the network runs one at a time
 
     def scene(self, index: int) -> Scene:
         """Decompose an image of the store; places beyond its ends are taken as its ends."""
         index = int(np.clip(index, 0, len(self.store) - 1))
-        with self._lock:
-            seen = self.decomposer(np.ascontiguousarray(self.store.images[index]))
+        seen = self.decomposer(np.ascontiguousarray(self.store.images[index]))
         kl = kl_per_latent(seen.latent_mean, seen.latent_log_sigma)
         return Scene(index, seen.image, seen.masks, seen.latent_mean, seen.latent_mean, kl, default_slot(seen))
 
     def compose(self, scene: Scene) -> Composition:
         """Decode a scene's latents as they stand."""
-        with self._lock:
-            return compose(self.decomposer, scene.latents)
+        return compose(self.decomposer, scene.latents)
 
-    def scores(self, limit: int) -> Disentanglement:
-        """Disentanglement over the first `limit` images of the store.
+    def scores(self, limit: int, min_iou: float = 0.5) -> tuple[NDArray[np.float32], Disentanglement]:
+        """Mean KL of each latent [L] and disentanglement over the first `limit` images of the store.
 
+        Args:
+            min_iou: of a slot and the object that it is matched with.
         Raises:
             StoreError, DisentanglementError: the store has no labels, or too little is matched.
         """
-        with self._lock:
-            slots = match_slots(self.decomposer, self.store, limit=limit)
-        return disentanglement_scores(slots.latent_mean, choose_factors(slots.factors))
+        slots = match_slots(self.decomposer, self.store, limit=limit, min_iou=min_iou)
+        return slots.kl, disentanglement_scores(slots.latent_mean, choose_factors(slots.factors))
 
 
 def swap(scene: Scene, slot: int, other: Scene, other_slot: int) -> tuple[Scene, Scene]:
@@ -118,7 +114,7 @@ def swap(scene: Scene, slot: int, other: Scene, other_slot: int) -> tuple[Scene,
     return scene.with_slot(slot, other.latents[other_slot]), other.with_slot(other_slot, scene.latents[slot])
 
 
-def build_page(explorer: Explorer, title: str, score_images: int) -> gr.Blocks:
+def build_page(explorer: Explorer, title: str, score_images: int, min_iou: float) -> gr.Blocks:
     """The page, not yet served."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     import gradio as gr
@@ -203,22 +199,26 @@ def build_page(explorer: Explorer, title: str, score_images: int) -> gr.Blocks:
 
         def score() -> tuple[list[list[str]], Any]:
             try:
-                scores = explorer.scores(score_images)
+                kl, scores = explorer.scores(score_images, min_iou)
             except (StoreError, DisentanglementError) as error:
-                raise gr.Error(str(error)) from error
+                raise gr.Error(str(error), print_exception=False) from error
             rows = [[name, f"{value:.3f}"] for name, value in summary(scores).items()]
-            kl = explorer.scene(0).kl.mean(axis=0)
             title = f"{scores.samples:,} slots that hold an object"
             return rows, figures.importance_figure(scores.dci.importance, scores.factors, kl, title)
 
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        # While one request is under way the last of those that follow is kept: a drag never lags behind, none is lost.
+        quick: dict[str, Any] = {
+            "show_progress": "hidden",
+            "api_visibility": "private",
+            "trigger_mode": "always_last",
+        }
         opened = [scene, slot, *seen, *pictures, *sliders]
         opened_other = [other, other_slot, *other_seen, other_composed]
         gr.on([page.load, index.change], open_scene, index, opened, **quick)
         gr.on([page.load, other_index.change], open_other, other_index, opened_other, **quick)
         slot.input(choose, [scene, slot], [*pictures, *sliders], **quick)
-        for slider in sliders:  # `input`, not `change`: only a hand moves the scene; the last position wins
-            slider.input(drag, [scene, slot, *sliders], [scene, *pictures], trigger_mode="always_last", **quick)
+        for slider in sliders:  # `input`, not `change`: only a hand moves the scene
+            slider.input(drag, [scene, slot, *sliders], [scene, *pictures], **quick)
         reset.click(put_back, [scene, slot], [scene, *pictures, *sliders], **quick)
         reset_slot.click(put_slot_back, [scene, slot], [scene, *pictures, *sliders], **quick)
         swapped = [scene, other, other_composed, *pictures, *sliders]
@@ -260,20 +260,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         import gradio  # noqa: F401
     except ImportError:
         print("error: the explorer needs gradio: pip install 'monet_perception[explore]'", file=sys.stderr)
-        return 2
+        return 1
     try:
         store = Store.open(options.store)
         decomposer = open_decomposer(str(options.checkpoint), options)
-    except (CheckpointError, StoreError, DeviceError) as error:
+    except COMMAND_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1
     title = f"{options.checkpoint.name} on {options.store.name}"
-    page = build_page(Explorer(decomposer, store), title, min(options.score_images, len(store)))
+    page = build_page(Explorer(decomposer, store), title, min(options.score_images, len(store)), options.min_iou)
     try:
         serve(page, port=options.port, open_browser=options.open)
     except OSError as error:  # the port is taken
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1
     finally:
         decomposer.close()
     return 0
@@ -292,6 +292,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--open", action="store_true", help="open a browser window")
     parser.add_argument(
         "--score-images", type=int, default=1000, help="images that disentanglement is scored on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-iou", type=float, default=0.5, help="of a slot and its object in those scores (default: %(default)s)"
     )
     add_inference_options(parser)
     return parser

@@ -10,8 +10,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from monet_perception.decomposer import Decomposer, Decomposition, Roi
+from monet_perception.backends.graphs import GraphError
+from monet_perception.checkpoint import CheckpointError
+from monet_perception.decomposer import Decomposer, Decomposition, DeviceError, Roi
+from train.data.manifest import StoreError
 from train.data.store import Store
+
+
+class InferenceOptionError(ValueError):
+    """Options of inference that don't go together, or that can't be met here."""
+
+
+COMMAND_ERRORS = (CheckpointError, StoreError, DeviceError, InferenceOptionError)
+"""What a command that decomposes tells its user in one line instead of a traceback."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +95,9 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that decomposes: where and how the network runs."""
     group = parser.add_argument_group("inference (the defaults are the node's)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
-    group.add_argument("--precision", default="auto", help="auto, float32 or bfloat16 (default: %(default)s)")
+    group.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="(default: %(default)s)")
     group.add_argument("--backend", default="auto", choices=("auto", "torch", "onnx"), help="(default: %(default)s)")
+    group.add_argument("--quantised", action="store_true", help="8-bit integers in the encoder, on CPUs")
     group.add_argument(
         "--crop",
         default="whole",
@@ -99,8 +111,18 @@ def open_decomposer(checkpoint: str, options: argparse.Namespace) -> Decomposer:
     """The decomposer that `add_inference_options` describes.
 
     Raises:
-        CheckpointError, DeviceError
+        CheckpointError, DeviceError, InferenceOptionError
     """
-    return Decomposer(
-        checkpoint, device=options.device, precision=options.precision, backend=options.backend, crop=options.crop
-    )
+    try:
+        return Decomposer(
+            checkpoint,
+            device=options.device,
+            precision=options.precision,
+            crop=options.crop,
+            backend=options.backend,
+            quantised=options.quantised,
+        )
+    except CheckpointError:
+        raise
+    except (ValueError, GraphError) as error:
+        raise InferenceOptionError(str(error)) from error

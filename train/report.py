@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from monet_perception.files import replacing
 
@@ -108,26 +110,27 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 # Score, heading, scale, digits, as on the screen.
-COLUMNS = (
+SCORES = (
     ("ari", "ARI %", 100, 2),
-    ("ari_multi", "ARI % (2+ objects)", 100, 2),
+    ("ari_multi", "  images of 2+ objects", 100, 2),
+    ("ari_all", "  all pixels", 100, 2),
     ("msc", "MSC %", 100, 2),
     ("covering", "Covering %", 100, 2),
     ("mbo", "mBO %", 100, 2),
-    ("ari_all", "ARI % (all pixels)", 100, 2),
     ("mse", "MSE x 1e-3", 1000, 3),
-    ("mse_decoded", "MSE x 1e-3 (decoded masks)", 1000, 3),
+    ("mse_decoded", "  by decoded masks", 1000, 3),
 )
 
 
 def screen_table(store: str, rows: Sequence[Row]) -> Table:
-    """Every score of every model on one store."""
-    table = Table(title=f"{store}", caption="± over networks, [ ] 95 % bootstrap interval over images")
-    for heading in ("Model", "Networks", "Images", *(heading for _, heading, _, _ in COLUMNS)):
-        table.add_column(heading, justify="left" if heading == "Model" else "right")
+    """Every score of every model on one store: a column for each model, so that it fits a terminal."""
+    table = Table(title=store, caption="± over networks, [ ] 95 % bootstrap interval over images")
+    table.add_column("")
     for row in rows:
-        scores = (row.scores[name].text(scale, digits) for name, _, scale, digits in COLUMNS)
-        table.add_row(row.model, str(row.networks), f"{row.images:,}", *scores)
+        networks = "" if row.networks == 1 else f"{row.networks} networks, "
+        table.add_column(Text(f"{row.model}\n{networks}{row.images:,} images"), justify="right")
+    for name, heading, scale, digits in SCORES:
+        table.add_row(heading, *(Text(row.scores[name].text(scale, digits)) for row in rows))
     return table
 
 
@@ -139,7 +142,7 @@ def screen_table_by_objects(store: str, table_by_model: Mapping[str, Mapping[int
     for model, rows in table_by_model.items():
         for count, row in rows.items():
             scores = (Score(row[name]).text(100) for name in ("ari", "msc", "mbo"))
-            table.add_row(model, str(count), f"{row['images']:,.0f}", *scores, Score(row["mse"]).text(1000, 3))
+            table.add_row(Text(model), str(count), f"{row['images']:,.0f}", *scores, Score(row["mse"]).text(1000, 3))
     return table
 
 
@@ -162,6 +165,11 @@ def markdown_table(store: str, rows: Sequence[Row], layout: str) -> str:
         cells = [*_name_cells(f"{model} (thesis)", split), "", *published]
         lines.append("| " + " | ".join(f"*{cell}*" if cell else "" for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def say(console: Console, text: str) -> None:
+    """A line as it is: paths are neither wrapped nor read as markup."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def machine() -> dict[str, Any]:

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"wrote {figures.save_figure(figure, options.output / f'samples_{path.name}.{options.format}')}")
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1
     return 0
 
 

@@ -11,14 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from monet_perception.checkpoint import CheckpointError
-from monet_perception.decomposer import Decomposer, Decomposition, DeviceError
+from monet_perception.decomposer import Decomposer, Decomposition
 from monet_perception.slots import background_slots, mask_area, occupied_slots
-from train import figures
+from train import figures, report
 from train.composition import kl_per_latent, sweep
-from train.data.manifest import StoreError
 from train.data.store import Store
-from train.inference import add_inference_options, open_decomposer
+from train.inference import COMMAND_ERRORS, add_inference_options, open_decomposer
 
 EXAMPLES = """examples:
   python -m train.traverse monet_perception/data/monet_rn18_star.safetensors --store data/rooms_test
@@ -39,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         return _run(options)
-    except (CheckpointError, StoreError, DeviceError, SlotError) as error:
+    except (*COMMAND_ERRORS, SlotError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1
 
 
 def default_slot(decomposition: Decomposition) -> int:
@@ -129,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
                     title=f"{options.checkpoint.stem}, image {options.image}, slot {slot + 1}, {show}",
                 )
                 target = options.output / f"{name}_{show}.{options.format}"
-                console.print(f"wrote {figures.save_figure(figure, target)}")
+                report.say(console, f"wrote {figures.save_figure(figure, target)}")
     finally:
         decomposer.close()
     return 0

@@ -23,6 +23,7 @@ from sklearn.svm import LinearSVC
 Floats = NDArray[np.float64]
 BINS_OF_LATENTS = 20  # Locatello et al. 2019, for MIG
 BINS_OF_FACTORS = 10
+MIN_SAMPLES = 100
 ACTIVE_RANGE = 1 / 20  # Hsu et al. 2023: a latent whose range is below this share of the widest one is inactive
 
 
@@ -237,6 +238,10 @@ def _varies(factor: Factor) -> bool:
 
 
 def _check(codes: Floats, factors: Sequence[Factor]) -> None:
+    if len(codes) < MIN_SAMPLES:
+        raise DisentanglementError(
+            f"{len(codes)} samples are too few; at least {MIN_SAMPLES} are needed to say anything"
+        )
     if not factors:
         raise DisentanglementError("no factor takes more than one value: there is nothing to disentangle")
     if not np.isfinite(codes).all():
@@ -244,9 +249,9 @@ def _check(codes: Floats, factors: Sequence[Factor]) -> None:
     for factor in factors:
         if len(factor.values) != len(codes):
             raise DisentanglementError(f"{factor.name} has {len(factor.values)} values for {len(codes)} codes")
-        if factor.known.sum() < 100:
+        if factor.known.sum() < MIN_SAMPLES:
             raise DisentanglementError(
-                f"{factor.name} is known for {factor.known.sum()} samples; at least 100 are needed to say anything"
+                f"{factor.name} is known for {factor.known.sum()} samples; at least {MIN_SAMPLES} are needed"
             )
 
 
