@@ -88,10 +88,10 @@ class Decomposer:
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         precision: `auto` (bf16 on GPUs that have it, else fp32), `fp32` or `bf16`. Masks and latents come in float32.
         crop: `centre` takes the largest centred square of a frame, `whole` squashes all of it to a square.
-        backend: `onnx` is ONNX Runtime, on CPUs in fp32 or int8; `torch` runs everywhere; `auto` chooses the former where
-            it can.
-        threads: how many threads one call may use on a CPU; None: one for each core. With the torch backend it holds for
-            the whole process.
+        backend: `onnx` is ONNX Runtime, on CPUs in fp32 or int8; `torch` runs everywhere; `auto` chooses the former
+            where it can.
+        threads: how many threads one call may use on a CPU; None: one for each core. With the torch backend it holds
+            for the whole process.
         quantised: 8-bit integers in the encoder, on CPUs: several times as fast, at the loss that docs/performance.md
             gives. Needs a quantised network beside the checkpoint, or what makes one: see `backends.quantisation`.
 
@@ -155,12 +155,13 @@ class Decomposer:
         images = np.stack([resize(frame, roi, self.config.image_size) for frame in batch])
         with self._lock:
             backend = self._open_backend()
-            arrays = list(backend.encode(images))
-            if reconstruct:
-                arrays += self._decode_slots(backend, arrays[1])
-        if frames.ndim == 3:
-            images, arrays = images[0], [array[0] for array in arrays]
-        return Decomposition(*arrays[:3], roi, height, width, images, *arrays[3:])
+            masks, mean, log_sigma = backend.encode(images)
+            decoded = self._decode_slots(backend, mean) if reconstruct else (None, None)
+        if frames.ndim == 4:
+            return Decomposition(masks, mean, log_sigma, roi, height, width, images, *decoded)
+        reconstructions, decoded_masks = (array if array is None else array[0] for array in decoded)
+        slots = masks[0], mean[0], log_sigma[0]
+        return Decomposition(*slots, roi, height, width, images[0], reconstructions, decoded_masks)
 
     def decode(self, latents: Floats) -> tuple[Floats, Floats]:
         """Draws latents, of any origin and number: edited ones, or those of several frames.
@@ -168,8 +169,8 @@ class Decomposer:
         Args:
             latents: float32 [N, L].
         Returns:
-            Reconstructions [N, H, W, 3] in [0, 1] and mask logits [N, H, W], float32. Masks are their softmax over those
-            slots that share a scene.
+            Reconstructions [N, H, W, 3] in [0, 1] and mask logits [N, H, W], float32. Masks are their softmax over
+            those slots that share a scene.
         Raises:
             ValueError: the shape is another one, or values are not finite.
         """
@@ -206,11 +207,11 @@ class Decomposer:
             raise RuntimeError("the decomposer was closed")
         return self._backend
 
-    def _decode_slots(self, backend: OnnxBackend | TorchBackend, latent_mean: Floats) -> list[Floats]:
+    def _decode_slots(self, backend: OnnxBackend | TorchBackend, latent_mean: Floats) -> tuple[Floats, Floats]:
         shape = latent_mean.shape[:2]
         reconstructions, mask_logits = backend.decode(latent_mean.reshape(-1, self.config.latent_size))
         mask_logits = mask_logits.reshape(*shape, *mask_logits.shape[1:])
-        return [reconstructions.reshape(*shape, *reconstructions.shape[1:]), _softmax_over_slots(mask_logits)]
+        return reconstructions.reshape(*shape, *reconstructions.shape[1:]), _softmax_over_slots(mask_logits)
 
 
 def centre_square(height: int, width: int) -> Roi:
@@ -278,6 +279,5 @@ def resize(frame: Frames, roi: Roi, size: int) -> Frames:
 
 def _softmax_over_slots(logits: Floats) -> Floats:
     """Softmax over axis 1."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    masks: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return masks
+    exponentials: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -9,6 +9,7 @@ weighs 50 kB, so those of the presets come with the package. Others are exported
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -18,8 +19,9 @@ from typing import Any, get_args
 import torch
 
 from monet_perception.backends.stages import FrameEncoder, LatentDecoder, Part
+from monet_perception.checkpoint import DEFAULT_CHECKPOINT, read_info
 from monet_perception.files import replacing
-from monet_perception.networks import Monet, MonetConfig
+from monet_perception.networks import PRESETS, Monet, MonetConfig
 
 GRAPH_VERSION = 1  # raised when the exported graphs change, so that older ones in caches are left alone
 SHIPPED_GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
@@ -85,14 +87,10 @@ def export_graph(config: MonetConfig, part: Part) -> bytes:
     Raises:
         GraphError: `onnx` or `onnxscript` is not installed.
     """
-    try:
-        import onnx_ir
-        import onnxscript.optimizer
-    except ImportError as error:
-        raise GraphError(
-            f"ONNX export needs a package that is not installed ({error.name}): `pip install onnx onnxscript`, or use "
-            "backend torch"
-        ) from error
+    check_export_packages()
+    import onnx_ir
+    import onnxscript.optimizer
+
     monet = Monet(config, initialisation=None).eval()
     program = torch.onnx.export(
         *_module_and_example(monet, part), dynamo=True, optimize=False, verbose=False,
@@ -102,13 +100,22 @@ def export_graph(config: MonetConfig, part: Part) -> bytes:
     assert program is not None
     model = program.model
     expected = weight_names(list(monet.state_dict()), part)
-    # While the graph is simplified its weights are inputs: a constant folded from weights would belong to one checkpoint.
+    # Weights are inputs while the graph is simplified: a constant folded from them would belong to one checkpoint.
     weights = [model.graph.initializers.pop(name) for name in expected]
     for value in weights:
         value.const_value = None
         model.graph.inputs.append(value)
     onnxscript.optimizer.optimize_ir(model, input_size_limit=FOLDING_LIMIT, output_size_limit=FOLDING_LIMIT)
     return _without_weights(onnx_ir.to_proto(model), set(expected))
+
+
+def check_export_packages() -> None:
+    """Raises GraphError with the remedy where the packages that export needs are not installed."""
+    if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
+        names = " ".join(missing)
+        raise GraphError(
+            f"ONNX export needs packages that are not installed: `pip install {names}`, or use backend torch"
+        )
 
 
 def _module_and_example(monet: Monet, part: Part) -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
@@ -120,7 +127,7 @@ def _module_and_example(monet: Monet, part: Part) -> tuple[torch.nn.Module, tupl
 
 
 def _without_weights(model: Any, weights: set[str]) -> bytes:
-    """Turns the inputs that are weights into initialisers whose values are elsewhere, and drops what only people read."""
+    """Turns inputs that are weights into initialisers whose values are elsewhere; drops what only people read."""
     from onnx import TensorProto
 
     inputs = list(model.graph.input)
@@ -139,11 +146,23 @@ def _without_weights(model: Any, weights: set[str]) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def ship(configs: list[MonetConfig], folder: Path = SHIPPED_GRAPHS) -> list[Path]:
-    """Exports the graphs that come with the package, and returns their paths."""
-    paths = [folder / graph_name(config, part) for config in configs for part in get_args(Part)]
-    for path, (config, part) in zip(paths, ((c, p) for c in configs for p in get_args(Part)), strict=True):
-        if not path.is_file():
-            with replacing(path) as temporary:
+def ship(configs: list[MonetConfig]) -> None:
+    """Has `SHIPPED_GRAPHS` hold the graphs of these configurations, and no others."""
+    wanted = {graph_name(config, part): (config, part) for config in configs for part in get_args(Part)}
+    for path in SHIPPED_GRAPHS.glob("*.onnx"):
+        if path.name not in wanted:
+            path.unlink()
+    for name, (config, part) in wanted.items():
+        if not (SHIPPED_GRAPHS / name).is_file():
+            with replacing(SHIPPED_GRAPHS / name) as temporary:
                 temporary.write_bytes(export_graph(config, part))
-    return paths
+
+
+def shipped_configs() -> list[MonetConfig]:
+    """Configurations whose graphs come with the package: the presets, and that of the checkpoint that comes with it."""
+    own = [read_info(DEFAULT_CHECKPOINT).config] if DEFAULT_CHECKPOINT.is_file() else []
+    return [*PRESETS.values(), *own]
+
+
+if __name__ == "__main__":  # for maintainers, after a change to the networks, the presets or the shipped checkpoint
+    ship(shipped_configs())

@@ -2,8 +2,8 @@
 
     python -m monet_perception.backends.quantisation best.safetensors frames.npy
 
-writes `best.<model id>.int8.onnx` beside the checkpoint, where `Decomposer(..., quantised=True)` finds it. Making it needs
-the package `onnx`; running it does not, so a robot only needs the file.
+writes `best.<model id>.int8.onnx` beside the checkpoint, where `Decomposer(..., quantised=True)` finds it. Making it
+needs the packages `onnx` and `onnxscript`; running it does not, so a robot only needs the file.
 """
 
 from __future__ import annotations
@@ -13,26 +13,31 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from monet_perception.backends.graphs import GraphError, cache_folder, obtain_graph
-from monet_perception.checkpoint import CheckpointError, CheckpointInfo, read_tensors
+from monet_perception.backends.graphs import NAMES, GraphError, cache_folder, check_export_packages
+from monet_perception.backends.stages import FrameEncoder
+from monet_perception.checkpoint import CheckpointError, CheckpointInfo, build_network, read_tensors
 from monet_perception.files import replacing
+from monet_perception.networks import Monet
+from monet_perception.networks.segmentation import SegmentationAttention
 
 CALIBRATION_FRAMES = 128
-# The first layer of the component encoder sees log masks, from zero to minus eighty: in 256 steps nothing would be left of
-# what matters, near zero. The head's logits decide the masks; it costs next to nothing as it is.
+# The first layer of the component encoder sees log masks, from zero to minus eighty: in 256 steps nothing would be left
+# of what matters, near zero. The head's logits decide the masks; it costs next to nothing as it is.
 KEPT_IN_FLOAT = ("component.encoder.convolutions.0.weight", "attention.head.weight", "attention.unet.head.weight")
+QUANTISED_OPERATIONS = ["Conv", "Relu", "MaxPool", "Add", "Concat", "DepthToSpace", "Gemm", "MatMul"]
 
 log = logging.getLogger(__name__)
 
 
 def quantised_paths(checkpoint: Path, model_id: str) -> list[Path]:
-    """Where a checkpoint's quantised encoder may be: beside it, or in the cache where that folder can't be written to."""
+    """Where a checkpoint's quantised encoder may be: beside it, or in the cache if that folder can't be written to."""
     return [checkpoint.with_name(f"{checkpoint.stem}.{model_id}.int8.onnx"), cache_folder() / f"{model_id}.int8.onnx"]
 
 
@@ -64,27 +69,63 @@ def quantise(info: CheckpointInfo, weights: Mapping[str, Tensor], frames: NDArra
         weights: its tensors.
         frames: uint8 [N, H, W, 3], of the network's size.
     Raises:
-        GraphError: `onnx` is not installed.
+        GraphError: `onnx` or `onnxscript` is not installed.
     """
-    try:
-        import onnx
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise GraphError(f"quantisation needs a package that is not installed: `pip install {error.name}`") from error
+    check_export_packages()
     log.info("quantising the network with %d frames, once; it takes some ten seconds", len(frames))
+    encoder = FrameEncoder(_without_transposed_convolutions(build_network(info, weights))).eval()
     with tempfile.TemporaryDirectory() as folder:
-        whole, prepared, quantised = (Path(folder) / f"{name}.onnx" for name in ("whole", "prepared", "quantised"))
-        onnx.save(_with_weights(obtain_graph(info.config, "encoder"), weights), whole)
-        quant_pre_process(whole, prepared, skip_symbolic_shape=True)  # joins norms to their convolutions
-        quantize_static(
-            prepared, quantised, _Reader(frames),
-            quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=_nodes_with(prepared, KEPT_IN_FLOAT),
-            op_types_to_quantize=["Conv", "Relu", "MaxPool", "Add", "Concat", "DepthToSpace", "Gemm", "MatMul"],
+        path = Path(folder) / "encoder.onnx"
+        program = torch.onnx.export(
+            encoder, (torch.from_numpy(frames[:2]),), dynamo=True, verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=NAMES["encoder"][0],
+            output_names=NAMES["encoder"][1],
         )  # fmt: skip
-        return quantised.read_bytes()
+        assert program is not None
+        program.save(path)
+        return _quantise_graph(path, frames)
+
+
+def _quantise_graph(path: Path, frames: NDArray[np.uint8]) -> bytes:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared, quantised = path.with_name("prepared.onnx"), path.with_name("quantised.onnx")
+    quant_pre_process(path, prepared, skip_symbolic_shape=True)  # joins norms to their convolutions
+    quantize_static(
+        prepared, quantised, _Reader(frames),
+        quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
+        nodes_to_exclude=_nodes_with(prepared, KEPT_IN_FLOAT), op_types_to_quantize=QUANTISED_OPERATIONS,
+    )  # fmt: skip
+    return quantised.read_bytes()
+
+
+def _without_transposed_convolutions(monet: Monet) -> Monet:
+    """Replaces them in the attention by convolutions that compute the same: only those run in 8 bits."""
+    if isinstance(monet.attention, SegmentationAttention):
+        layers = monet.attention.decoder
+        monet.attention.decoder = nn.ModuleList(sub_pixel(layer) for layer in layers)
+    return monet
+
+
+def sub_pixel(layer: nn.ConvTranspose2d) -> nn.Sequential:
+    """A transposed 5x5 convolution of stride 2 as a 3x3 convolution to four times the channels, and a pixel shuffle.
+
+    Output pixel 2 j + p takes tap 2 a + p from input pixel j + 1 - a: three taps of even outputs, two of odd ones, so
+    the kernel is padded to 6x6 and parted by parity.
+    """
+    if (layer.kernel_size, layer.stride, layer.padding, layer.output_padding) != ((5, 5), (2, 2), (2, 2), (1, 1)):
+        raise ValueError(f"{layer}: only 5x5 kernels of stride 2 that double the size are known here")
+    inputs, outputs = layer.weight.shape[:2]
+    parted = F.pad(layer.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
+    convolution = nn.Conv2d(inputs, 4 * outputs, kernel_size=3, padding=1)
+    with torch.no_grad():
+        convolution.weight.copy_(parted.permute(1, 3, 5, 0, 2, 4).reshape(4 * outputs, inputs, 3, 3))
+        assert convolution.bias is not None
+        assert layer.bias is not None
+        convolution.bias.copy_(layer.bias.repeat_interleave(4))
+    return nn.Sequential(convolution, nn.PixelShuffle(2))
 
 
 def keep(content: bytes, paths: list[Path]) -> Path | None:
@@ -125,16 +166,6 @@ class _Reader:
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         frame = next(self._frames, None)
         return None if frame is None else {"frames": frame}
-
-
-def _with_weights(graph: bytes, weights: Mapping[str, Tensor]) -> Any:
-    import onnx
-
-    model = onnx.load_from_string(graph)
-    for tensor in model.graph.initializer:
-        if tensor.name in weights:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].numpy(), tensor.name))
-    return model
 
 
 def _nodes_with(path: Path, initialisers: tuple[str, ...]) -> list[str]:

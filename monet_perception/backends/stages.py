@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monet_perception.networks import Monet
@@ -38,8 +36,8 @@ class LatentDecoder(nn.Module):
     def __init__(self, monet: Monet) -> None:
         super().__init__()
         self.component = nn.Module()
-        self.component.decoder = monet.component.decoder
+        self.component.decoder = self.decode = monet.component.decoder
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        rgb, mask_logits = self.component.decoder(latents)
+        rgb, mask_logits = self.decode(latents)
         return rgb.float().clamp(0.0, 1.0).permute(0, 2, 3, 1), mask_logits.float().squeeze(1)

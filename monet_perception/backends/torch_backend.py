@@ -36,8 +36,8 @@ def resolve_device(name: str) -> torch.device:
     if not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         raise DeviceError(
-            f"device {name!r} was asked for, but PyTorch {torch.__version__} ({built}) finds no GPU. Use device auto or "
-            "cpu, or see that `nvidia-smi` lists the GPU and that PyTorch was installed with CUDA"
+            f"device {name!r} was asked for, but PyTorch {torch.__version__} ({built}) finds no GPU. Use device auto "
+            "or cpu, or see that `nvidia-smi` lists the GPU and that PyTorch was installed with CUDA"
         )
     if int(index or 0) >= torch.cuda.device_count():
         there = ", ".join(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count()))
@@ -110,8 +110,8 @@ class TorchBackend:
 class Replayed:
     """Replays a CUDA graph for the one shape that comes first; other shapes run as they are.
 
-    At batch 1 a GPU finishes the network's few hundred kernels sooner than Python launches them; a graph launches them at
-    once. Evaluation with large batches needs none.
+    At batch 1 a GPU finishes the network's few hundred kernels sooner than Python launches them; a graph launches them
+    at once. Evaluation with large batches needs none.
     """
 
     def __init__(self, function: Callable[[Tensor], tuple[Tensor, ...]]) -> None:
@@ -121,27 +121,27 @@ class Replayed:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        if self._inputs is None:
-            self._capture(inputs)
-        assert self._inputs is not None
-        if self._graph is None or inputs.shape != self._inputs.shape:
-            return self._function(inputs)
-        self._inputs.copy_(inputs)
-        self._graph.replay()
-        return self._outputs
+        with torch.cuda.device(inputs.device):  # captures and streams belong to the current device
+            if self._inputs is None or self._graph is None:
+                self._graph, self._inputs, self._outputs = self._capture(inputs)
+            if inputs.shape != self._inputs.shape:
+                return self._function(inputs)
+            self._inputs.copy_(inputs)
+            self._graph.replay()
+            return self._outputs
 
-    def _capture(self, inputs: Tensor) -> None:
-        self._inputs = inputs.clone()
-        stream = torch.cuda.Stream(inputs.device)
-        stream.wait_stream(torch.cuda.current_stream(inputs.device))
+    def _capture(self, inputs: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, ...]]:
+        static = inputs.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries choose their algorithms before the capture, which forbids it
             for _ in range(3):
-                self._function(self._inputs)
-        torch.cuda.current_stream(inputs.device).wait_stream(stream)
+                self._function(static)
+        torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._outputs = self._function(self._inputs)
-        self._graph = graph
+            outputs = self._function(static)
+        return graph, static, outputs
 
 
 class Staging:
