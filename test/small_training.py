@@ -21,7 +21,8 @@ def write_squares(path: Path, count: int = 60, seed: int = 0, labels: bool = Tru
         for entity in range(rng.integers(1, 4)):
             width, bright = rng.integers(4, 7), rng.integers(2)
             y, x = rng.integers(0, size - width, 2)
-            images[image, y : y + width, x : x + width] = rng.integers(170, 256, 3) if bright else rng.integers(0, 60, 3)
+            colour = rng.integers(170, 256, 3) if bright else rng.integers(0, 60, 3)
+            images[image, y : y + width, x : x + width] = colour
             masks[image, y : y + width, x : x + width] = background + entity
             tone[image, entity] = bright
     writer = StoreWriter(

@@ -1,5 +1,6 @@
 """train.fit through its command line: what a run leaves, how it goes on, and how it ends."""
 
+import itertools
 import json
 import os
 import resource
@@ -49,19 +50,23 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert [name for name, value in a["state_dict"].items() if not torch.equal(value, b["state_dict"][name])] == []
     states = [c["optimizer_states"][0]["state"] for c in (a, b)]
     assert all(torch.equal(states[0][i]["square_avg"], states[1][i]["square_avg"]) for i in states[0])
-    assert {name: v.tolist() for name, v in weights(one).items()} == {name: v.tolist() for name, v in weights(other).items()}
+    exported = weights(other)
+    assert all(torch.equal(value, exported[name]) for name, value in weights(one).items())
 
 
-def test_run_leaves_what_the_next_tools_need(store: Path, tmp_path: Path) -> None:
-    assert fit(store, tmp_path, 6) == 0
+def test_run_leaves_what_the_next_tools_need(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert fit(store, tmp_path, 6, trainer__enable_progress_bar="true") == 0
+    output = capsys.readouterr()
+    assert "step 6" in output.out
+    assert "6/6" in output.err
 
     monet, info = load_checkpoint(tmp_path / "best.safetensors")
     assert (info.dataset, monet.config.slots) == ("squares/train", 4)
     assert load_checkpoint(tmp_path / "last.safetensors")[1].steps == 6
     validations = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
     assert [v["step"] for v in validations] == [3, 6]
-    scores = {"ari", "msc", "mse", "reconstruction", "latent_kl", "mask_kl", "active_slots", "mask_entropy", "largest_slot"}
-    assert scores <= validations[-1].keys()
+    assert {"ari", "msc", "mse", "reconstruction", "latent_kl", "mask_kl"} <= validations[-1].keys()
+    assert {"active_slots", "mask_entropy", "largest_slot"} <= validations[-1].keys()
     assert info.metrics["ari_multi"] == pytest.approx(max(v["ari_multi"] for v in validations), abs=1e-5)
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["step_0000003.png", "step_0000006.png"]
     assert (tmp_path / "config.yaml").is_file()
@@ -75,7 +80,7 @@ def test_run_leaves_what_the_next_tools_need(store: Path, tmp_path: Path) -> Non
         (4, {}),  # amid an epoch of six batches
         (6, {"trainer__val_check_interval": 6}),  # at its end, where a validation is due too
         (5, {"trainer__accumulate_grad_batches": 2, "trainer__precision": "32-true"}),  # in the second epoch
-        (4, {"model__hold_attention_steps": 5, "model__optimiser__warmup_steps": 3, "model__objective__geco__goal": -1}),
+        (4, {"model__hold_attention_steps": 5, "model__objective__geco__goal": -1, "trainer__gradient_clip_val": 10}),
     ],
 )
 def test_resumed_run_equals_uninterrupted_one(
@@ -96,7 +101,9 @@ def test_killed_run_goes_on_exactly(store: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "train.fit", *arguments(store, killed, 100_000, **settings)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     least = int.from_bytes(os.urandom(1)) % 20
-    while process.poll() is None and not ((killed / "last.ckpt").exists() and checkpoint(killed)["global_step"] > least):
+    while process.poll() is None:
+        if (killed / "last.ckpt").exists() and checkpoint(killed)["global_step"] > least:
+            break
         time.sleep(0.02)
     process.kill()
     output = process.communicate()[0].decode()
@@ -157,7 +164,8 @@ def test_exit_status_says_that_it_was_told_to_end(store: Path, tmp_path: Path) -
 def test_non_finite_loss_stops_and_saves_its_batch(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert fit(store, tmp_path, 20, model__optimiser__component_lr=1e30, checkpoint_steps=1) == 1
     message = capsys.readouterr().err
-    assert "--resume" in message and "error:" in message
+    assert message.startswith("error:") or "\nerror:" in message
+    assert "--resume" in message
     assert all(value.isfinite().all() for value in checkpoint(tmp_path)["state_dict"].values())
 
 
@@ -226,19 +234,20 @@ def test_two_processes_evaluate_as_one(tmp_path: Path) -> None:
 
 
 def test_attention_is_held_still(store: Path, tmp_path: Path) -> None:
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    seen: list[tuple[torch.Tensor, ...]] = []
 
     class Watch(Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
             network = pl_module.network
-            seen.append((network.attention.head.weight.detach().clone(), network.component.encoder.mlp[0].weight.clone()))
+            watched = network.attention.head.weight, network.component.encoder.mlp[0].weight
+            seen.append(tuple(weight.detach().clone() for weight in watched))
 
     cli = make_cli(arguments(store, tmp_path, 5, model__hold_attention_steps=3, trainer__limit_val_batches=0))
     cli.trainer.callbacks.insert(0, Watch())
     cli.fit()
-    moved = [not torch.equal(a[0], b[0]) for a, b in zip(seen, seen[1:], strict=False)]
+    moved = [not torch.equal(a[0], b[0]) for a, b in itertools.pairwise(seen)]
     assert moved == [False, False, True, True]
-    assert all(not torch.equal(a[1], b[1]) for a, b in zip(seen, seen[1:], strict=False))
+    assert all(not torch.equal(a[1], b[1]) for a, b in itertools.pairwise(seen))
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,18 @@ from train.cost import count
 from train.profile import main
 
 
-@pytest.mark.parametrize(("preset", "millions"), [("monet", 13.926), ("monet_rn50", 54.024), ("monet_rn50_star", 55.791)])
+@pytest.mark.parametrize(
+    ("preset", "millions"), [("monet", 13.926), ("monet_rn50", 54.024), ("monet_rn50_star", 55.791)]
+)
 def test_parameters_are_those_of_table_5_5(preset: str, millions: float) -> None:
     assert count(preset, 7, 64).attention_parameters / 1e6 == pytest.approx(millions, abs=1e-3)
 
 
 def test_flop_grow_with_slots_in_monet_and_not_in_rn50_star() -> None:
-    flop = {preset: [count(preset, k, 64).attention_forward_flop for k in (7, 18)] for preset in ("monet", "monet_rn50_star")}
+    flop = {
+        preset: [count(preset, k, 64).attention_forward_flop for k in (7, 18)]
+        for preset in ("monet", "monet_rn50_star")
+    }
     assert flop["monet"][1] / flop["monet"][0] == pytest.approx(17 / 6)  # K - 1 passes of the U-Net
     assert flop["monet"][0] / 6 == pytest.approx(2.21e9, rel=0.01)
     assert flop["monet_rn50_star"][0] == pytest.approx(4.87e9, rel=0.01)
@@ -24,7 +29,7 @@ def test_flop_grow_with_slots_in_monet_and_not_in_rn50_star() -> None:
 
 
 def test_report_holds_everything_measured(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    options = ["--presets", "monet_rn18_star", "--slots", "2", "3", "--image-size", "16", "--batch-size", "2"]
+    options = ["--presets", "monet_rn18_star", "--slots", "2", "3", "--image-size", "32", "--batch-size", "2"]
     assert main([*options, "--repeats", "1", "--device", "cpu", "--threads", "1", "--out", str(tmp_path)]) == 0
     table = (tmp_path / "profile.md").read_text()
     assert table in capsys.readouterr().out

@@ -72,6 +72,7 @@ class RunCLI(LightningCLI):
             SceneData,
             run=False,
             seed_everything_default=0,
+            auto_configure_optimizers=False,  # the tasks make their own
             save_config_callback=SaveConfigCallback,
             save_config_kwargs={"overwrite": True, "config_filename": CONFIG_NAME},
             trainer_defaults={
@@ -86,6 +87,7 @@ class RunCLI(LightningCLI):
                 "description": description,
                 "formatter_class": HelpFormatter,
                 "prog": f"python -m {command}",
+                "usage": "%(prog)s --config RECIPE --run FOLDER [--resume] [--SETTING VALUE ...]",
             },
             args=with_own_config(list(args)),
         )
@@ -135,8 +137,9 @@ class RunCLI(LightningCLI):
                 "delete it"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        # its matmul precision concerns float32 alone, which on GPUs otherwise runs without tensor cores
-        torch.set_float32_matmul_precision("high")
+        if torch.cuda.is_available():
+            # what autocast leaves in float32 would otherwise do without tensor cores
+            torch.set_float32_matmul_precision("high")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = {**self._get(self.config_init, "trainer"), **kwargs}

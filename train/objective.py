@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from monet_perception.networks import MonetConfig, MonetLoss, MonetOutput, monet_loss
 
 
-@dataclass
+@dataclass(frozen=True)
 class GecoOptions:
     """Constrained optimisation in place of fixed weights (Rezende and Viola 2018, as Genesis uses it).
 
@@ -39,7 +39,7 @@ class GecoOptions:
             raise ValueError(f"geco.momentum must lie in [0, 1), got {self.momentum}")
 
 
-@dataclass
+@dataclass(frozen=True)
 class ObjectiveOptions:
     """Weights of the loss (equation 4.7) and how they change over the optimiser steps.
 

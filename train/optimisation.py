@@ -10,7 +10,7 @@ from torch.optim import Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LambdaLR
 
 
-@dataclass
+@dataclass(frozen=True)
 class OptimiserOptions:
     """How the weights are moved.
 

@@ -6,8 +6,8 @@
 
 Examples:
   python -m train.pretrain masks --config config/train/pretrain_masks_rn18_cpu.yaml --run runs/masks --data.store STORE
-  python -m train.pretrain classes --model.preset monet_rn50_star --model.classes '[shape, colour]' --run runs/classes \\
-      --data.store STORE --trainer.max_steps 5000 --trainer.val_check_interval 500
+  python -m train.pretrain classes --config config/train/pretrain_classes_rn18_cpu.yaml --run runs/classes \\
+      --data.store STORE --model.classes '[shape, colour]' --trainer.max_steps 5000
   python -m train.pretrain masks --resume --run runs/masks            go on after an interruption, exactly
   python -m train.fit --config ... --model.pretrained runs/masks/best.safetensors --model.hold_attention_steps 800
   python -m train.pretrain masks --help                               all settings

@@ -39,8 +39,9 @@ def as_markdown(profiles: Sequence[Profile], setting: Setting, machine: str) -> 
         f"Measured on {machine}: {setting.image_size} x {setting.image_size}, batch {setting.batch_size} "
         f"(memory: batch 1), {setting.precision}, median of {setting.repeats}. FLOP are of one image.",
         "",
-        "| model | K | attention parameters (M) | component parameters (M) | attention GFLOP forward / training | "
-        "component GFLOP forward / training | ms per step | images/s | against MONet | memory GB training / inference |",
+        "| model | K | attention parameters (M) | component parameters (M) | attention GFLOP forward / training "
+        "| component GFLOP forward / training | ms per step | images/s | against MONet "
+        "| memory GB training / inference |",
         "| --- " * 10 + "|",
     ]
     for p in profiles:
@@ -106,6 +107,7 @@ def _cpu_name() -> str:
 
 
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m train.profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -124,6 +126,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(args: Sequence[str] | None = None) -> int:
+    """Counts, times and writes the report; returns the exit status."""
     options = parse(args)
     setting = Setting(
         options.device, options.precision, options.batch_size, options.image_size, options.repeats, options.threads

@@ -55,7 +55,7 @@ class SupervisedTask(LightningModule):
         if not has_labels(data.manifest):
             raise StoreError(f"{data.store} has no labels; supervised training needs a store that has them")
         self.background_labels = data.manifest.background_labels
-        if stage == "fit" and self.pretrained is not None:
+        if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
             self.print(f"{load_pretrained(self.network, self.pretrained)} starts from {self.pretrained}")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -172,7 +172,7 @@ class ClassTask(SupervisedTask):
             self.heads = nn.ModuleList(nn.Conv2d(channels, count, kernel_size=1) for channels in self.encoder.channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits [B, C, H, W], float32: the sum of a linear read-out of every stage, so that all of them learn."""
+        """Class logits [B, C, H, W], float32: the sum of a linear read-out of each stage, so that all of them learn."""
         size = images.shape[-2:]
         stages = zip(self.heads, self.encoder(images), strict=True)
         return sum(F.interpolate(head(x).float(), size=size, mode="bilinear") for head, x in stages)
@@ -225,7 +225,8 @@ class PixelClasses:
             factor = store.manifest.factors.get(name)
             if factor is None or factor["kind"] != "categorical":
                 known = [key for key, value in store.manifest.factors.items() if value["kind"] == "categorical"]
-                raise StoreError(f"{store.path} has no categorical factor {name!r}; it has: {', '.join(known) or 'none'}")
+                has = ", ".join(known) or "none"
+                raise StoreError(f"{store.path} has no categorical factor {name!r}; it has: {has}")
             values = factor["values"] or []
             codes = np.maximum(np.asarray(store.factors[name], np.int64), 0)
             combined = codes if combined is None else combined * len(values) + codes

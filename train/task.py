@@ -24,6 +24,9 @@ from train.objective import Objective, ObjectiveOptions
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
 from train.validation import NamedMeans, collect, first_visits, has_labels
 
+BURGESS_OPTIMISER = OptimiserOptions()
+EQUATION_4_7 = ObjectiveOptions()
+
 Batch = dict[str, Tensor]
 """images uint8 [B, 3, H, W], labels uint8 [B, H, W] where the store has them, index int64 [B]."""
 
@@ -76,8 +79,8 @@ class MonetTask(LightningModule):
         initialisation: Literal["kaiming", "default"] = "kaiming",
         pretrained: Literal["imagenet", "coco"] | Path | None = None,
         hold_attention_steps: int = 0,
-        optimiser: OptimiserOptions = OptimiserOptions(),
-        objective: ObjectiveOptions = ObjectiveOptions(),
+        optimiser: OptimiserOptions = BURGESS_OPTIMISER,
+        objective: ObjectiveOptions = EQUATION_4_7,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -97,7 +100,7 @@ class MonetTask(LightningModule):
     # ---- set-up
 
     def setup(self, stage: str) -> None:
-        """Checks the data against the network and loads pre-trained weights (before a resumed run's own)."""
+        """Checks the data against the network and loads pre-trained weights, unless a checkpoint's are due."""
         manifest = self.trainer.datamodule.manifest
         if (manifest.height, manifest.width) != (self.config.image_size,) * 2:
             raise ConfigError(
@@ -107,7 +110,7 @@ class MonetTask(LightningModule):
             )
         if has_labels(manifest):
             self.scores = SegmentationMetrics(background=manifest.background_labels).to(self.device)
-        if stage == "fit" and self.pretrained is not None:
+        if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
             what = load_pretrained(self.network, self.pretrained)
             self.print(f"{what} starts from {self.pretrained}")
         if self.compile_network:

@@ -48,6 +48,7 @@ def collect(metric: Metric) -> dict[str, Tensor]:
 
 
 def has_labels(manifest: Manifest) -> bool:
+    """Whether the store's images have labels."""
     return "labels" in manifest.arrays
 
 

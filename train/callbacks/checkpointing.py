@@ -1,4 +1,4 @@
-"""Files to resume from: written whole or not at all, at fixed steps, at the end, and when the process is told to end."""
+"""Files to resume from, whole or absent: at fixed steps, at the end, and when the process is told to end."""
 
 import errno
 import signal

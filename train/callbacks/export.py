@@ -23,9 +23,7 @@ class Export(Callback):
         mode: Whether the highest or the lowest value is.
     """
 
-    def __init__(
-        self, folder: Path, dataset: str, monitor: str, mode: Literal["max", "min"]
-    ) -> None:
+    def __init__(self, folder: Path, dataset: str, monitor: str, mode: Literal["max", "min"]) -> None:
         self.folder = folder
         self.dataset = dataset
         self.monitor = monitor

@@ -14,13 +14,13 @@ class RunProgress(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._bar: tqdm | None = None
-        self._shown = True
+        self.is_enabled = True
 
     def disable(self) -> None:
-        self._shown = False
+        self.is_enabled = False  # as Lightning does on all processes but the first
 
     def enable(self) -> None:
-        self._shown = True
+        self.is_enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         total = trainer.estimated_stepping_batches
@@ -29,7 +29,7 @@ class RunProgress(ProgressBar):
             initial=trainer.global_step,
             desc="training",
             unit="step",
-            disable=not (self._shown and trainer.is_global_zero),
+            disable=not self.is_enabled,
             mininterval=0.5 if sys.stderr.isatty() else 30,
             dynamic_ncols=True,
         )
@@ -40,7 +40,8 @@ class RunProgress(ProgressBar):
         assert self._bar is not None
         # reading a loss waits for the device, so it is read at the rate at which losses are logged
         if trainer.global_step % trainer.log_every_n_steps == 0:
-            self._bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+            values = {name.removeprefix("train/"): float(value) for name, value in trainer.progress_bar_metrics.items()}
+            self._bar.set_postfix(values, refresh=False)
         self._bar.update(trainer.global_step - self._bar.n)
 
     def print(self, *args: Any, **kwargs: Any) -> None:
@@ -50,7 +51,3 @@ class RunProgress(ProgressBar):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._bar is not None:
             self._bar.close()
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float | dict[str, float]]:
-        metrics = super().get_metrics(trainer, pl_module)
-        return {name.removeprefix("train/"): value for name, value in metrics.items() if name != "v_num"}

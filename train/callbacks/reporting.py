@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 FILE_NAME = "validation.jsonl"
-SHOWN = ("ari", "ari_multi", "msc", "msc_multi", "mse", "accuracy", "object_accuracy", "total", "active_slots", "mask_entropy")
+SHOWN = ("ari", "ari_multi", "msc", "mse", "accuracy", "object_accuracy", "total", "active_slots", "mask_entropy")
 
 
 class ValidationReport(Callback):

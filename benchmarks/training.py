@@ -1,0 +1,154 @@
+"""Images per second of train.fit against a bare loop, and of MONet against MONet-RN50*.
+
+  python -m benchmarks.training                         both, on a GPU where there is one
+  python -m benchmarks.training --preset monet_rn50_star --steps 20 --rounds 5
+
+The first compares `python -m train.fit` (Lightning, logging, monitors; validation aside) with a hand-written loop
+around the same network, store, batch and precision; the two take turns in one process. At least 95 % is wanted.
+The second times training steps at the thesis's setting (64 x 64, K = 7 and 18), also by turns. Ratios only: absolute
+times on a shared machine say little.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback
+
+from monet_perception.networks import PRESETS, Monet, monet_loss
+from train.cost import Profile, Setting, count, time_all
+from train.data.module import SceneData
+from train.data.store import StoreWriter
+from train.fit import make_cli
+from train.profile import relative_time
+from train.task import unit_images
+
+WARM_UP_STEPS = 3
+
+
+class StepClock(Callback):
+    """Seconds from the end of the warm-up to the end of the last step."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == WARM_UP_STEPS:
+            self.start = now()
+        self.seconds = now() - self.start if trainer.global_step == trainer.max_steps else 0.0
+
+
+def now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def random_store(path: Path, count: int) -> Path:
+    """A store of noise: what is in an image does not change the time that it takes."""
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, dataset="noise", split="train", source="benchmark", licence="CC0-1.0", height=64, width=64,
+                     count=count, labels=True) as writer:  # fmt: skip
+        images = rng.integers(0, 256, (count, 64, 64, 3), np.uint8)
+        writer.write(0, images=images, labels=np.ones((count, 64, 64), np.uint8))
+    return path
+
+
+def fit_rate(store: Path, preset: str, batch_size: int, steps: int) -> float:
+    """Images per second of train.fit as a user starts it."""
+    with tempfile.TemporaryDirectory() as run:
+        args = [f"--data.store={store}", f"--run={run}/run", f"--model.preset={preset}"]
+        args += [f"--data.batch_size={batch_size}", f"--trainer.max_steps={steps}", "--trainer.limit_val_batches=0"]
+        args += ["--checkpoint_steps=1000000", "--trainer.num_sanity_val_steps=0"]
+        with contextlib.redirect_stderr(io.StringIO()):
+            cli = make_cli(args)
+            clock = StepClock()
+            cli.trainer.callbacks.insert(0, clock)
+            cli.trainer.fit(cli.model, cli.datamodule)
+    return (steps - WARM_UP_STEPS) * batch_size / clock.seconds
+
+
+def bare_rate(store: Path, preset: str, batch_size: int, steps: int) -> float:
+    """Images per second of a loop with nothing around it."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = Monet(PRESETS[preset]).to(device, memory_format=torch.channels_last).train()
+    optimiser = torch.optim.RMSprop(network.parameters(), lr=1e-4)
+    data = SceneData(store, batch_size=batch_size)
+    data.setup()
+    batches = forever(data)
+    for step in range(steps):
+        if step == WARM_UP_STEPS:
+            start = now()
+        images = unit_images(next(batches)["images"].to(device))
+        with torch.autocast(device, torch.bfloat16):
+            output = network(images)
+        loss = monet_loss(output, images, network.config).total.mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return (steps - WARM_UP_STEPS) * batch_size / (now() - start)
+
+
+def forever(data: SceneData) -> Iterator[Any]:
+    while True:
+        yield from data.train_dataloader()
+
+
+def compare_loops(preset: str, batch_size: int, steps: int, rounds: int) -> dict[str, Any]:
+    """Rates by turns; their ratio is the median of the rounds' ratios."""
+    fit: list[float] = []
+    bare: list[float] = []
+    measures = [(fit, fit_rate), (bare, bare_rate)]
+    with tempfile.TemporaryDirectory() as folder:
+        store = random_store(Path(folder) / "noise", 64 + 2 * batch_size)
+        for turn in range(rounds):
+            for rates, measure in measures[:: -1 if turn % 2 else 1]:
+                rates.append(measure(store, preset, batch_size, WARM_UP_STEPS + steps))
+            print(f"round {turn + 1}: train.fit {fit[-1]:.2f}, bare loop {bare[-1]:.2f} images/s", file=sys.stderr)
+    ratio = statistics.median(a / b for a, b in zip(fit, bare, strict=True))
+    return {"preset": preset, "batch_size": batch_size, "fit": fit, "bare": bare, "ratio": ratio}
+
+
+def compare_networks(batch_size: int, repeats: int) -> list[Profile]:
+    """Training steps of MONet and MONet-RN50* at K = 7 and 18."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    setting = Setting(device, "bf16", batch_size, 64, repeats, torch.get_num_threads())
+    profiles = [count(preset, slots, 64) for slots in (7, 18) for preset in ("monet", "monet_rn50_star")]
+    time_all(profiles, setting)
+    return profiles
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    on_gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", default="monet_rn50_star" if on_gpu else "monet_rn18_star", choices=sorted(PRESETS))
+    parser.add_argument("--batch-size", type=int, default=64 if on_gpu else 16)
+    parser.add_argument("--steps", type=int, default=200 if on_gpu else 10, help="timed steps of a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=("loops", "networks"), help="one of the two comparisons")
+    options = parser.parse_args(args)
+    if options.only != "networks":
+        result = compare_loops(options.preset, options.batch_size, options.steps, options.rounds)
+        print(json.dumps(result))
+        print(f"train.fit reaches {result['ratio']:.1%} of the bare loop's images per second")
+    if options.only != "loops":
+        profiles = compare_networks(64 if on_gpu else 4, options.rounds)
+        for monet, star in zip(profiles[::2], profiles[1::2], strict=True):
+            ratio = relative_time(star, [monet])
+            print(f"K = {monet.slots}: a training step of MONet-RN50* takes {ratio:.2f} of MONet's time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Every recipe of config/train loads, describes a network that can be built, and trains a step."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from small_training import NETWORK, write_squares
+
+from monet_perception.networks import Monet
+from train import fit, pretrain
+from train.cli import RunCLI, main
+from train.task import network_config
+
+RECIPES = sorted((Path(__file__).parents[1] / "config" / "train").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_squares(tmp_path_factory.mktemp("stores") / "squares", count=30)
+
+
+def make_cli(args: Any) -> RunCLI:
+    return pretrain.make_cli(args) if args[0] in ("masks", "classes") else fit.make_cli(args)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipe_trains_a_step(recipe: Path, store: Path, tmp_path: Path) -> None:
+    settings = yaml.safe_load(recipe.read_text())
+    # the recipe's own network, without the memory for its weights
+    with torch.device("meta"):
+        Monet(network_config(settings["model"]["preset"], settings["model"].get("network")), initialisation=None)
+
+    smaller = {
+        "--data.store": store, "--data.val_store": "null", "--data.val_fraction": 0.2, "--data.batch_size": 2,
+        "--data.workers": 0, "--model.network": NETWORK, "--model.pretrained": "null", "--run": tmp_path,
+        "--trainer.max_steps": 1, "--trainer.limit_val_batches": 0, "--trainer.accelerator": "cpu",
+        "--trainer.enable_progress_bar": "false",
+    }  # fmt: skip
+    if settings["model"].get("compile"):
+        smaller["--model.compile"] = "false"  # a minute of compiling is no test's business
+    if "classes" in settings["model"]:
+        smaller["--model.classes"] = "[tone]"
+    what = recipe.stem.split("_")[1:2] if recipe.stem.startswith("pretrain") else []
+    args = [*what, "--config", str(recipe), *(f"{name}={value}" for name, value in smaller.items())]
+    assert main(make_cli, args) == 0
+    assert (tmp_path / "last.safetensors").is_file()
+
+
+def test_thesis_recipes_have_its_iterations_and_batches() -> None:
+    wanted = {"objects_room": (1_000_000, 64), "objects_room_init": (500_000, 64), "clevr": (500_000, 32)}
+    found = set()
+    for recipe in RECIPES:
+        settings = yaml.safe_load(recipe.read_text())
+        for prefix in sorted(wanted, key=len, reverse=True):
+            if recipe.stem.startswith(prefix):
+                assert (settings["trainer"]["max_steps"], settings["data"]["batch_size"]) == wanted[prefix], recipe.name
+                assert settings["model"]["optimiser"] == {"name": "rmsprop", "attention_lr": 1e-4, "component_lr": 1e-4}
+                found.add((prefix, settings["model"]["preset"]))
+                break
+    networks = ("monet", "monet_rn50", "monet_rn50_star")
+    assert {(p, n) for p in ("objects_room", "clevr") for n in networks} <= found
+    assert {("objects_room_init", n) for n in networks[:2]} <= found
