@@ -21,8 +21,7 @@ class FrameEncoder(nn.Module):
     def __init__(self, monet: Monet) -> None:
         super().__init__()
         self.attention = monet.attention
-        self.component = nn.Module()
-        self.component.encoder = monet.component.encoder
+        self.component = nn.ModuleDict({"encoder": monet.component.encoder})
         self.encode = monet.encode
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,9 +34,8 @@ class LatentDecoder(nn.Module):
 
     def __init__(self, monet: Monet) -> None:
         super().__init__()
-        self.component = nn.Module()
-        self.component.decoder = self.decode = monet.component.decoder
+        self.component = nn.ModuleDict({"decoder": monet.component.decoder})
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        rgb, mask_logits = self.decode(latents)
+        rgb, mask_logits = self.component["decoder"](latents)
         return rgb.float().clamp(0.0, 1.0).permute(0, 2, 3, 1), mask_logits.float().squeeze(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ class ComponentEncoder(nn.Module):
         for i, o in itertools.pairwise(channels):
             layers += [nn.Conv2d(i, o, kernel_size=3, stride=2, padding=1), nn.ReLU(inplace=True)]
         self.convolutions = nn.Sequential(*layers)
-        flat = channels[-1] * (image_size // 16) ** 2
+        flat = channels[-1] * math.ceil(image_size / 16) ** 2
         self.mlp = nn.Sequential(nn.Linear(flat, 256), nn.ReLU(inplace=True), nn.Linear(256, 2 * latent_size))
 
     def forward(self, images: Tensor, log_masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +89,7 @@ class BroadcastDecoder(nn.Module):
 def enlarge(in_channels: int, out_channels: int) -> list[nn.Module]:
     """Sub-pixel convolution (Shi et al. 2016): 3x3 to four times the channels, shuffled to twice the size.
 
-    It spans what a transposed 5x5 convolution of stride two does and stays fast in bf16 on a CPU, where that one is not.
+    It spans what a transposed 5x5 convolution of stride two does, and on a CPU it stays fast in bf16, where that does not.
     """
     return [nn.Conv2d(in_channels, 4 * out_channels, kernel_size=3, padding=1), nn.PixelShuffle(2)]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 ENCODER_STRIDE_OF_STEM = 2
+UPSAMPLING_STRIDE = 8
 
 
 class ConfigError(ValueError):
@@ -61,8 +62,7 @@ class MonetConfig:
         object.__setattr__(self, "decoder_channels", tuple(self.decoder_channels))
         self._check_choices()
         self._check_numbers()
-        if self.image_size % self.stride:
-            raise ConfigError(f"image_size {self.image_size} is not a multiple of the network's stride {self.stride}")
+        self._check_size()
 
     @property
     def stride(self) -> int:
@@ -116,6 +116,21 @@ class MonetConfig:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0.0 < value <= 10.0:
                 raise ConfigError(f"{name} is {value!r}; it must be in (0, 10]")
+
+
+    def _check_size(self) -> None:
+        if self.image_size % self.stride:
+            raise ConfigError(f"image_size {self.image_size} is not a multiple of the network's stride {self.stride}")
+        if self.attention == "unet" and self.image_size == self.stride:
+            raise ConfigError(
+                f"image_size {self.image_size} leaves one pixel after {len(self.unet_channels)} unet_channels, and an "
+                "instance norm has nothing to normalise there; use fewer of them or a larger image"
+            )
+        if self.component_decoder == "upsampling" and self.image_size % UPSAMPLING_STRIDE:
+            raise ConfigError(
+                f"image_size {self.image_size} is not a multiple of {UPSAMPLING_STRIDE}, the grid of component_decoder "
+                "upsampling; use broadcast or another size"
+            )
 
 
 PRESETS: dict[str, MonetConfig] = {
