@@ -71,7 +71,7 @@ def count(preset: str, slots: int, image_size: int) -> Profile:
         a + b
         for a, b in zip(
             _flop(lambda: monet.component.encode(images, masks)[0].sum()),
-            _flop(lambda: sum(t.sum() for t in monet.decode(latents.requires_grad_()))),
+            _flop(lambda: torch.stack([t.sum() for t in monet.decode(latents.requires_grad_())]).sum()),
             strict=True,
         )
     ]
@@ -105,7 +105,7 @@ class Timer:
     def __init__(self, config: MonetConfig, setting: Setting) -> None:
         self.config = config
         self.setting = setting
-        self.monet = Monet(config).to(setting.device, memory_format=torch.channels_last)
+        self.monet = Monet(config).to(memory_format=torch.channels_last).to(setting.device)
         self.optimiser = torch.optim.RMSprop(self.monet.parameters(), lr=1e-4)
         shape = (setting.batch_size, 3, config.image_size, config.image_size)
         self.images = torch.rand(shape, device=setting.device).contiguous(memory_format=torch.channels_last)

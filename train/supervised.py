@@ -22,7 +22,7 @@ from train.data.store import Store
 from train.metrics import SegmentationMetrics
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
 from train.task import Batch, ValidationOutput, network_config, unit_images
-from train.validation import NamedMeans, collect, first_visits, has_labels
+from train.validation import NamedMeans, collect, first_visits, has_labels, scene_data
 
 DEFAULT_OPTIMISER = OptimiserOptions(name="adam", attention_lr=3e-4, schedule="cosine")
 
@@ -51,7 +51,7 @@ class SupervisedTask(LightningModule):
         self.background_labels = 0
 
     def setup(self, stage: str) -> None:
-        data = self.trainer.datamodule
+        data = scene_data(self.trainer)
         if not has_labels(data.manifest):
             raise StoreError(f"{data.store} has no labels; supervised training needs a store that has them")
         self.background_labels = data.manifest.background_labels
@@ -91,7 +91,7 @@ class MaskTask(SupervisedTask):
         self.one_background = background == "one"
         self.balanced = balanced
         self.means = NamedMeans(("total",))
-        self.scores: SegmentationMetrics | None = None
+        self.scores = SegmentationMetrics(background=1)  # of the store, from `setup` on
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -158,24 +158,25 @@ class ClassTask(SupervisedTask):
         self.encoder.requires_grad_(True)
         self.factors = classes or []
         self.means = NamedMeans(("total", "accuracy", "object_accuracy"))
-        self.heads: nn.ModuleList | None = None
+        self.heads = nn.ModuleList()  # one for each stage, as soon as `setup` knows the classes
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        data = self.trainer.datamodule
+        data = scene_data(self.trainer)
         self.train_classes = PixelClasses(Store.open(data.store), self.factors)
         self.val_classes = PixelClasses(Store.open(data.val_store or data.store), self.factors)
         if self.val_classes.names != self.train_classes.names:
             raise StoreError(f"{data.store} and {data.val_store} have other classes; use stores of the same kind")
-        if self.heads is None:
+        if not self.heads:
             count = len(self.train_classes.names)
-            self.heads = nn.ModuleList(nn.Conv2d(channels, count, kernel_size=1) for channels in self.encoder.channels)
+            self.heads.extend(nn.Conv2d(channels, count, kernel_size=1) for channels in self.encoder.channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits [B, C, H, W], float32: the sum of a linear read-out of each stage, so that all of them learn."""
         size = images.shape[-2:]
         stages = zip(self.heads, self.encoder(images), strict=True)
-        return sum(F.interpolate(head(x).float(), size=size, mode="bilinear") for head, x in stages)
+        logits = [F.interpolate(head(x).float(), size=size, mode="bilinear") for head, x in stages]
+        return torch.stack(logits).sum(dim=0)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         classes = self.train_classes(batch["labels"], batch["index"])

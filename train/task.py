@@ -22,7 +22,7 @@ from monet_perception.networks import (
 from train.metrics import SegmentationMetrics, mean_squared_error
 from train.objective import Objective, ObjectiveOptions
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
-from train.validation import NamedMeans, collect, first_visits, has_labels
+from train.validation import NamedMeans, collect, first_visits, has_labels, scene_data
 
 BURGESS_OPTIMISER = OptimiserOptions()
 EQUATION_4_7 = ObjectiveOptions()
@@ -101,7 +101,7 @@ class MonetTask(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Checks the data against the network and loads pre-trained weights, unless a checkpoint's are due."""
-        manifest = self.trainer.datamodule.manifest
+        manifest = scene_data(self.trainer).manifest
         if (manifest.height, manifest.width) != (self.config.image_size,) * 2:
             raise ConfigError(
                 f"the store's images are {manifest.height} x {manifest.width}, the network takes "

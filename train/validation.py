@@ -1,13 +1,16 @@
 """What validation adds up: means of named values over images, each image once however many processes share them."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from train.data.manifest import Manifest
+from train.data.module import SceneData
 
 
 class NamedMeans(Metric):
@@ -47,6 +50,13 @@ def collect(metric: Metric) -> dict[str, Tensor]:
     return {f"val/{name}": value.float() for name, value in values.items() if not value.isnan()}
 
 
+def scene_data(trainer: Trainer) -> SceneData:
+    """The data module of a run."""
+    data = cast(Any, trainer).datamodule
+    assert isinstance(data, SceneData)
+    return data
+
+
 def has_labels(manifest: Manifest) -> bool:
     """Whether the store's images have labels."""
     return "labels" in manifest.arrays
@@ -59,6 +69,8 @@ def first_visits(trainer: Trainer, batch_idx: int, count: int) -> int:
     images at the very end: an evaluation that counted them would depend on the number of processes.
     """
     loader = trainer.val_dataloaders
+    assert isinstance(loader, DataLoader)
+    assert loader.batch_size is not None
     first = trainer.global_rank + trainer.world_size * batch_idx * loader.batch_size
-    left = len(loader.dataset) - first
+    left = len(cast(Sized, loader.dataset)) - first
     return max(min(count, -(-left // trainer.world_size)), 0)

@@ -1,8 +1,9 @@
 """Writes the best and the newest network of a run as checkpoints that the node loads."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -10,10 +11,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 FALLBACK = "val/total"
 
 
+class Exportable(Protocol):
+    """A task that can write its network."""
+
+    def export(self, path: Path, dataset: str, steps: int, metrics: Mapping[str, float]) -> None:
+        """Writes the network, whole or not at all."""
+
+
 class Export(Callback):
     """Writes `best.safetensors` and `last.safetensors` after every validation, and the latter at the end.
 
-    The task does the writing, by its method `export(path, dataset, steps, metrics)`.
+    The task, an `Exportable`, does the writing.
 
     Args:
         folder: The run's folder.
@@ -57,6 +65,6 @@ class Export(Callback):
     def _write(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
         path = self.folder / name
         try:
-            pl_module.export(path, self.dataset, trainer.global_step, self._metrics)
+            cast(Exportable, pl_module).export(path, self.dataset, trainer.global_step, self._metrics)
         except OSError as error:
             rank_zero_warn(f"{path} was not written: {error}; training goes on")

@@ -47,7 +47,7 @@ class CollapseMonitor(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.means.update_called:
-            self.log_dict(collect(self.means))
+            pl_module.log_dict(collect(self.means))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         share = float(trainer.callback_metrics.get("val/largest_slot", 0.0))

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -11,6 +10,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from monet_perception.networks import MonetOutput
+from monet_perception.palette import track_colours
 
 
 def decomposition_grid(images: Tensor, log_masks: Tensor, reconstructions: Tensor | None = None) -> Tensor:
@@ -25,8 +25,8 @@ def decomposition_grid(images: Tensor, log_masks: Tensor, reconstructions: Tenso
     """
     masks = log_masks.float().exp().unsqueeze(2)
     slots = images.unsqueeze(1).expand(-1, masks.shape[1], -1, -1, -1) if reconstructions is None else reconstructions
-    colours = torch.tensor(matplotlib.colormaps["tab20"].colors, device=images.device)
-    segments = colours[log_masks.argmax(dim=1) % len(colours)].permute(0, 3, 1, 2)
+    colours = torch.from_numpy(track_colours(range(masks.shape[1]))).to(images) / 255
+    segments = colours[log_masks.argmax(dim=1)].permute(0, 3, 1, 2)
     mixture = (masks * slots).sum(dim=1)
     tiles = torch.stack([images, mixture, segments], dim=1)
     tiles = torch.cat([tiles, masks * slots + (1 - masks)], dim=1).clamp(0, 1)
