@@ -92,6 +92,19 @@ class Robot:
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 
+    @property
+    def slots(self) -> list[SlotArray]:
+        """The slots received since `listen`."""
+        return self._received["scene/slots"]
+
+    def reset(self) -> None:
+        """Stops listening, and waits until the node has noticed."""
+        for topic in list(self._listening):
+            self.ignore(topic)
+        self.until(
+            lambda: all(camera.get_subscription_count() == 0 for camera in self.cameras.values()), "still subscribed"
+        )
+
     # Listening
 
     def listen(self, topic: str = "scene/slots", kind: type = SlotArray, **qos: Any) -> list[Any]:
@@ -138,10 +151,9 @@ class Robot:
         if "scene/slots" not in self._listening:
             self.listen()
         self.connected(topic)
-        slots = self._received["scene/slots"]
         self.cameras[topic].publish(message)
         return self.until(
-            lambda: next((m for m in reversed(slots) if m.header.stamp == message.header.stamp), None),
+            lambda: next((m for m in reversed(self.slots) if m.header.stamp == message.header.stamp), None),
             f"no slots for a frame of {getattr(message, 'width', '?')}x{getattr(message, 'height', '?')}",
         )
 

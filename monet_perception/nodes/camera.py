@@ -24,7 +24,7 @@ from visualization_msgs.msg import MarkerArray
 
 DEMO_CLIP = Path(__file__).parents[1] / "data" / "demo.mcap"
 IMAGES = "/camera/image", "/camera/image/compressed"
-PLAYED = {
+PLAYED: dict[str, type] = {
     "sensor_msgs/msg/Image": Image,
     "sensor_msgs/msg/CompressedImage": CompressedImage,
     "sensor_msgs/msg/CameraInfo": CameraInfo,
@@ -32,6 +32,12 @@ PLAYED = {
     "visualization_msgs/msg/MarkerArray": MarkerArray,
 }
 """Message types that are played; a clip may hold others, they are passed over."""
+try:  # not on PyPI: installed with ROS only
+    from tf2_msgs.msg import TFMessage
+
+    PLAYED["tf2_msgs/msg/TFMessage"] = TFMessage
+except ImportError:
+    pass
 _QOS = QoSProfile(depth=10)
 # Who comes late still learns where the objects are.
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -136,8 +142,10 @@ class CameraNode(Node):
 
 
 def _move_stamps(message: Any, shift: int) -> None:
-    """Adds nanoseconds to the stamps of a message, or of the markers it holds."""
-    for part in message.markers if isinstance(message, MarkerArray) else [message]:
+    """Adds nanoseconds to the stamps of a message, or of the markers or transforms it holds."""
+    for part in getattr(message, "markers", None) or getattr(message, "transforms", None) or [message]:
+        if not hasattr(part, "header"):  # an empty list of them
+            continue
         seconds, nanoseconds = divmod(
             part.header.stamp.sec * 1_000_000_000 + part.header.stamp.nanosec + shift, 1_000_000_000
         )

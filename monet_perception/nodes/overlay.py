@@ -126,6 +126,13 @@ def _write_indices(window: NDArray[np.uint8], masks: NDArray[np.floating], track
         (text_width, text_height), _ = cv2.getTextSize(text, _FONT, size, 1)
         x = int((column + 0.5) / width * pixels.shape[1]) - text_width // 2
         y = int((row + 0.5) / height * pixels.shape[0]) + text_height // 2
-        cv2.putText(pixels, text, (x, y), _FONT, size, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(pixels, text, (x, y), _FONT, size, (255, 255, 255), 1, cv2.LINE_AA)
+        write_text(pixels, text, x, y, size)
     window[...] = pixels
+
+
+def write_text(canvas: NDArray[np.uint8], text: str, x: int, y: int, size: float) -> None:
+    """Writes white text with a black rim, (x, y) its lower left corner, onto a contiguous RGB image."""
+    # The rim from shifted copies: since OpenCV 5 thicker letters are also wider, and wouldn't lie under the thin ones.
+    for shift_x, shift_y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        cv2.putText(canvas, text, (x + shift_x, y + shift_y), _FONT, size, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(canvas, text, (x, y), _FONT, size, (255, 255, 255), 1, cv2.LINE_AA)

@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter
 
 Value = bool | int | float | str
 
+_KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _OF_EVERY_NODE = ("use_sim_time", "qos_overrides.", "start_type_description_service")
 
 
@@ -57,7 +58,7 @@ class Spec:
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, None if nothing."""
         if type(value) is not type(self.default):
-            return f"{self.name} must be a {type(self.default).__name__}, is {value!r}"
+            return f"{self.name} must be {_KINDS[type(self.default)]}, is {value!r}"
         if self.choices and value not in self.choices:
             return f"{self.name} is {value!r}; it must be one of {', '.join(self.choices)}"
         if self.least is not None and self.most is not None and not self.least <= float(value) <= self.most:

@@ -12,14 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PillowImage
 
 from monet_perception.geometry import RegionOfInterest
-from monet_perception.nodes.overlay import Region, draw_overlay
+from monet_perception.nodes.overlay import Region, draw_overlay, write_text
 
 SIDE = 360
 """Height of each panel of a picture in pixels."""
 GAP = 6
 ANIMATION_FRAMES = 60
 ANIMATION_BYTES = 3_000_000
-_CAPTION = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_panels(
@@ -50,8 +49,7 @@ def draw_panels(
     gap = np.full((SIDE, GAP, 3), 255, np.uint8)
     row: list[NDArray[np.uint8]] = []
     for caption, panel in panels.items():
-        cv2.putText(panel, caption, (8, 20), _CAPTION, 0.55, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(panel, caption, (8, 20), _CAPTION, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
+        write_text(panel, caption, 8, 20, 0.55)
         row += [panel, gap]
     return np.concatenate(row[:-1], axis=1)
 
