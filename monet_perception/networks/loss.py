@@ -22,7 +22,9 @@ class MonetLoss(NamedTuple):
     total: Tensor
 
 
-def reconstruction_loss(output: MonetOutput, images: Tensor, sigma_background: float, sigma_foreground: float) -> Tensor:
+def reconstruction_loss(
+    output: MonetOutput, images: Tensor, sigma_background: float, sigma_foreground: float
+) -> Tensor:
     """-log sum_k m_k p(x | z_k), summed over pixels: [B].
 
     p is a Gaussian of fixed scale over the three channels of a pixel together, because a pixel belongs to one slot and

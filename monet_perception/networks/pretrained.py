@@ -26,9 +26,9 @@ def load_pretrained(monet: Monet, source: str | Path) -> str:
 
     Args:
         monet: changed in place.
-        source: `imagenet` (classification), `coco` (semantic segmentation, COCO_WITH_VOC_LABELS: its backbone; ResNet-50
-            only), both downloaded by torchvision, or a safetensors file with the network's own tensor names: all of
-            `attention.encoder.`, all of `attention.`, or a whole network, of which the attention is taken.
+        source: `imagenet` (classification), `coco` (semantic segmentation, COCO_WITH_VOC_LABELS: its backbone;
+            ResNet-50 only), both downloaded by torchvision, or a safetensors file with the network's own tensor names:
+            all of `attention.encoder.`, all of `attention.`, or a whole network, of which the attention is taken.
     Returns:
         What was loaded: `encoder` or `attention`.
     Raises:
@@ -45,7 +45,7 @@ def _torchvision_weights(monet: Monet, source: str) -> dict[str, Tensor]:
         if source == "imagenet":
             return torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=True)
         if name != "resnet50":
-            raise PretrainedError(f"torchvision has COCO weights for resnet50, not for {name}; use 'imagenet' or a file")
+            raise PretrainedError(f"torchvision has COCO weights for resnet50, not for {name}; use imagenet or a file")
         weights = torchvision.models.segmentation.FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1
         state = weights.get_state_dict(progress=True)
     except OSError as error:
@@ -58,7 +58,7 @@ def _torchvision_weights(monet: Monet, source: str) -> dict[str, Tensor]:
 
 def _load_file(monet: Monet, path: Path) -> str:
     if not path.is_file():
-        raise PretrainedError(f"{path}: no such file; 'imagenet', 'coco' or a file of `python -m train.pretrain` is due")
+        raise PretrainedError(f"{path}: no such file; use imagenet, coco or what `python -m train.pretrain` wrote")
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:

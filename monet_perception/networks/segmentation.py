@@ -1,4 +1,4 @@
-"""The one-pass attention of MONet-RN50 and MONet-RN50* (section 4.2): ResNet encoder, transposed-convolution decoder."""
+"""The one-pass attention of MONet-RN50 and RN50* (section 4.2): ResNet encoder, transposed-convolution decoder."""
 
 from __future__ import annotations
 
