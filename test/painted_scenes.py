@@ -15,9 +15,7 @@ from train.data.store import Store, StoreWriter
 BACKGROUND = 2  # floor and wall
 ENTITIES = 3
 # The U-Net is the smallest there is: a ResNet-18 takes longer to initialise than to test.
-CONFIG = MonetConfig(
-    attention="unet", unet_channels=(8, 8, 8), slots=5, image_size=32, latent_size=6, component_decoder="upsampling"
-)
+CONFIG = MonetConfig(attention="unet", unet_channels=(8, 8, 8), slots=5, image_size=32, latent_size=6)
 
 
 def paint_store(path: Path, count: int = 24, size: int = 32, seed: int = 0, labels: bool = True) -> Store:
@@ -55,12 +53,23 @@ def paint_store(path: Path, count: int = 24, size: int = 32, seed: int = 0, labe
 
 
 def save_network(path: Path, seed: int = 0, config: MonetConfig = CONFIG) -> Path:
-    """An untrained network, as different from others as its seed."""
+    """An untrained network, as different from others as its seed, scaled so that images move latents and latents move
+    pictures: what a network draws at the start is all but grey."""
     torch.manual_seed(seed)
-    monet = Monet(config).eval()
-    with torch.no_grad():  # untrained latents are all but zero; spread, they draw different pictures
-        for layer in monet.component.modules():
-            if isinstance(layer, torch.nn.Linear):
-                layer.weight.mul_(4)
+    monet = Monet(config, initialisation=None).eval()
+    with torch.no_grad():
+        noise = torch.rand(64, 3, 32, 32)
+        mean, _ = monet.component.encoder(noise, torch.rand(64, 1, 32, 32).log())
+        to_mean = monet.component.encoder.mlp[-1]
+        scale = 0.5 / mean.std(dim=0)
+        to_mean.bias[: config.latent_size] = scale * (to_mean.bias[: config.latent_size] - mean.mean(dim=0))
+        to_mean.weight[: config.latent_size] *= scale[:, None]
+        first = monet.component.decoder.broadcast.convolution
+        first.weight[:, : config.latent_size].mul_(3)  # else coordinates drown the latents
+        pictures = torch.cat(monet.component.decoder(torch.randn(64, config.latent_size)), dim=1)
+        last = monet.component.decoder.convolutions[-1]
+        scale = torch.tensor([0.15, 0.15, 0.15, 1.0]) / pictures.std(dim=0).mean(dim=(1, 2))
+        last.weight.mul_(scale[:, None, None, None])
+        last.bias.copy_(scale * (last.bias - pictures.mean(dim=(0, 2, 3))) + 0.5)
     save_checkpoint(path, monet, dataset="painted", steps=seed)
     return path

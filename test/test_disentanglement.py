@@ -77,7 +77,7 @@ def test_codes_are_those_of_the_matched_slots_and_factors_those_of_their_objects
 
 def test_only_slots_that_overlap_count(store: Store, decomposer: Decomposer) -> None:
     few = match_slots(decomposer, store, min_iou=0.0)
-    fewer = match_slots(decomposer, store, min_iou=0.3)
+    fewer = match_slots(decomposer, store, min_iou=0.1)
     assert len(fewer.latent_mean) < len(few.latent_mean) <= few.objects == fewer.objects
 
 

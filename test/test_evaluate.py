@@ -143,20 +143,8 @@ def test_store_without_labels_still_gets_its_mse(
     networks: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paint_store(tmp_path / "bare", count=4, labels=False)
-    assert (
-        main(
-            [
-                str(networks[0]),
-                "--backend",
-                "torch",
-                "--store",
-                str(tmp_path / "bare"),
-                "--json",
-                str(tmp_path / "s.json"),
-            ]
-        )
-        == 0
-    )
+    argv = [str(networks[0]), "--store", str(tmp_path / "bare"), "--backend", "torch"]
+    assert main([*argv, "--json", str(tmp_path / "s.json")]) == 0
     assert "no labels" in capsys.readouterr().out
     scores = json.loads((tmp_path / "s.json").read_text())["networks"][0]["scores"]
     assert scores["ari"] is None
@@ -165,16 +153,8 @@ def test_store_without_labels_still_gets_its_mse(
 
 def test_initialisation_table_has_two_name_columns(networks: list[Path], store: Store, tmp_path: Path) -> None:
     target = tmp_path / "t.md"
-    argv = [
-        f"MONet/Kaiming={networks[0]}",
-        f"MONet/Default={networks[1]}",
-        "--store",
-        str(store.path),
-        "--limit",
-        "4",
-        "--backend",
-        "torch",
-    ]
+    argv = [f"MONet/Kaiming={networks[0]}", f"MONet/Default={networks[1]}", "--store", str(store.path)]
+    argv += ["--limit", "4", "--backend", "torch"]
     assert main([*argv, "--table", "5.1", "--markdown", str(target), "--bootstrap", "20"]) == 0
     rows = target.read_text().splitlines()
     assert rows[2].startswith("| Architecture | Initialisation |")

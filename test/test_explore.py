@@ -73,11 +73,10 @@ def address(network: Path, store: Store, tmp_path_factory: pytest.TempPathFactor
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "train.explore", str(network), "--store", str(store.path), "--port", str(port)]
+    command += ["--backend", "torch", "--min-iou", "0"]  # untrained slots hold no object
     log = tmp_path_factory.mktemp("explorer") / "log.txt"
     with log.open("w") as file:
-        process = subprocess.Popen(
-            [*command, "--backend", "torch", "--min-iou", "0"], stdout=file, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     try:
         yield _when_served(f"http://127.0.0.1:{port}/", process, log)
     finally:
