@@ -36,10 +36,12 @@ test: $(STAMPS)/test ## Run the tests and print their coverage (ARGS="test/test_
 
 lint: $(STAMPS)/test ## Check style and types: ruff, mypy
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-format: $(STAMPS)/test ## Sort imports and mend what ruff can mend
+format: $(STAMPS)/test ## Format the code and mend what ruff can mend
 	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
 
 venv: $(STAMPS)/test ## Install all that development needs into .venv
 

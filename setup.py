@@ -38,7 +38,7 @@ EXTRAS = {
         "ros-jazzy-std-srvs",
         "ros-jazzy-visualization-msgs",
     ],
-    "demo": ["rosbags>=0.11", "rich>=13"],
+    "demo": ["rich>=13", "rosbags>=0.11", "rosbags-image>=0.10"],  # to read recordings, and to show what comes of them
     "train": [
         "jsonargparse[signatures]>=4.40",
         "lightning>=2.6",
