@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from importlib.metadata import packages_distributions, requires, version
+from importlib.metadata import distribution, packages_distributions, requires, version
 from pathlib import Path
 
 import pytest
