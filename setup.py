@@ -56,7 +56,7 @@ EXTRAS = {
     ],
     "render": ["mujoco>=3.3", "rosbags>=0.11", "rosbags-image>=0.10"],
     "tensorflow": ["tensorflow-cpu>=2.19"],
-    "explore": ["gradio>=5"],
+    "explore": ["gradio>=6"],
     # `colcon build` on a machine without ROS.
     "colcon": [
         "colcon-common-extensions",
@@ -64,6 +64,7 @@ EXTRAS = {
         *MSGS["build-system"]["requires"],
     ],
     "test": [
+        "disent>=0.9.3",  # its scores are what our disentanglement scores are held to
         "hypothesis>=6.130",
         "playwright>=1.50",
         "pytest>=8",
