@@ -8,9 +8,9 @@
     python -m train.render rooms --sequence room.mcap --seconds 15 --rate 10
     python -m train.render samples --png samples.png
 
-A scene depends on the kind, the seed and its number only, not on how many processes draw. A store or file appears at its
-path when everything is in it; for a store, the same command run again after an interruption goes on from where it was.
-The clip that is shipped with the package is made by
+A scene depends on the kind, the seed and its number only, not on how many processes draw. A store or file appears at
+its path when everything is in it; for a store, the same command run again after an interruption goes on from where it
+was. The clip that is shipped with the package is made by
 
     python -m train.render rooms --sequence monet_perception/data/demo.mcap --seed 44 --overwrite
 """
@@ -54,11 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _render(options: argparse.Namespace) -> None:
+    if not (options.store or options.tfrecords or options.sequence):
+        raise ValueError(f"nothing to make; see python -m train.render {options.command} --help")
+    if options.count is None and not options.sequence:
+        raise ValueError("how many scenes? Give --count")
     if options.sequence:
         _render_sequence(options)
-        return
-    if options.count is None:
-        raise ValueError("how many scenes? Give --count")
     if options.store:
         _render_store(options)
     if options.tfrecords:
@@ -143,9 +144,12 @@ def _add_rooms(commands: Any) -> None:
 
 def _add_tabletop(commands: Any) -> None:
     parser, _ = _command(
-        commands, "tabletop", "tabletops with CLEVR's factors and shadows, 128x128", "--count 1000 --store data/tabletop"
+        commands,
+        "tabletop",
+        "tabletops with CLEVR's factors and shadows, 128x128",
+        "--count 1000 --store data/tabletop",
     )
-    parser.set_defaults(kind_of=lambda options: "tabletop", sequence=None)
+    parser.set_defaults(kind_of=lambda options: "tabletop")
 
 
 def _add_clutter(commands: Any) -> None:
@@ -155,11 +159,12 @@ def _add_clutter(commands: Any) -> None:
         "random objects before random backgrounds, for supervised pre-training, 64x64",
         "--count 60000 --store data/clutter",
     )
-    parser.set_defaults(kind_of=lambda options: "clutter", sequence=None)
+    parser.set_defaults(kind_of=lambda options: "clutter")
 
 
 def _add_samples(commands: Any) -> None:
-    parser = commands.add_parser("samples", help="a page with samples of every kind", epilog="... samples --png page.png")
+    help = "a page with samples of every kind"
+    parser = commands.add_parser("samples", help=help, epilog="python -m train.render samples --png samples.png")
     parser.add_argument("--png", type=Path, required=True, help="picture to make")
     parser.add_argument("--columns", type=_at_least(1), default=10, help="samples of each kind [10]")
     parser.add_argument("--seed", type=int, default=0, help="of the scenes [0]")
@@ -178,20 +183,18 @@ def _command(commands: Any, name: str, help: str, example: str) -> tuple[argpars
     parser.add_argument("--size", type=_at_least(8), help="height and width in a store, pixels [the kind's own]")
     parser.add_argument("--depth", action="store_true", help="keep depth in the store, in millimetres")
     parser.add_argument(
-        "--shadow-size", type=_at_least(0), metavar="S", help="shadow map, pixels; 0: no shadows, faster [the kind's own]"
+        "--shadow-size",
+        type=_at_least(0),
+        metavar="S",
+        help="shadow map, pixels; 0: no shadows, faster [the kind's own]",
     )
     parser.add_argument("--split", default="train", help="what the store's manifest calls these scenes [train]")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.add_argument(
         "--processes", type=_at_least(1), default=usable_cores(), metavar="P", help="that draw [one for each core]"
     )
-    parser.set_defaults(run=lambda options: _check_target(parser, options) or _render(options))
+    parser.set_defaults(run=_render, sequence=None)
     return parser, target
-
-
-def _check_target(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if not (options.store or options.tfrecords or options.sequence):
-        parser.error("nothing to make: give --store, --tfrecords" + (" or --sequence" if "frame" in options else ""))
 
 
 def _at_least(least: int) -> Callable[[str], int]:

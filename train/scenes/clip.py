@@ -22,7 +22,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 from train.scenes.drawing import millimetres
-from train.scenes.renderer import SceneRenderer
+from train.scenes.renderer import Picture, SceneRenderer
 from train.scenes.rooms import FIRST_OBJECT, RoomObject
 from train.scenes.scene import Camera, Scene, quaternion_of
 from train.scenes.sequence import RoomSequence
@@ -40,7 +40,6 @@ TOPICS = {
 """In the order of writing: whoever has an image has all that belongs to it."""
 START = 1_700_000_000 * 1_000_000_000
 """Stamp of the first image, nanoseconds; fixed, so that the same command makes the same file."""
-_METADATA_VERSION = 9
 _MARKERS = {"box": 1, "sphere": 2, "ellipsoid": 2}
 _CYLINDER = 3
 
@@ -75,31 +74,40 @@ def write_clip(
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; remove it, choose another path, or replace it (--overwrite)")
     path.parent.mkdir(parents=True, exist_ok=True)
-    renderer = SceneRenderer(height, width)
-    count = round(seconds * rate)
+    instants = [number / rate for number in range(round(seconds * rate))]
+    # rosbags writes a folder with the recording in it; only the recording is wanted, and only when it is whole.
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
+        bag = Path(folder) / "clip"
+        writer = Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP)  # 9: the metadata of Jazzy
+        writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        with writer:
+            _record(writer, sequence, instants, height, width, progress)
+        (bag / "clip.mcap").replace(path)
+    return len(instants)
+
+
+def _record(
+    writer: Writer,
+    sequence: RoomSequence,
+    instants: Sequence[float],
+    height: int,
+    width: int,
+    progress: Callable[[int], object],
+) -> None:
     messages = _Messages(height, width)
+    connections = {
+        topic: writer.add_connection(topic, kind, typestore=messages.types) for topic, kind in TOPICS.items()
+    }
+    renderer = SceneRenderer(height, width)
     try:
-        # rosbags writes a folder with the recording in it; only the recording is wanted, and only when it is whole.
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
-            bag = Path(folder) / "clip"
-            writer = Writer(bag, version=_METADATA_VERSION, storage_plugin=StoragePlugin.MCAP)
-            writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-            with writer:
-                connections = {
-                    topic: writer.add_connection(topic, kind, typestore=messages.types) for topic, kind in TOPICS.items()
-                }
-                for number in range(count):
-                    instant = number / rate
-                    scene, stamp = sequence.scene(instant), START + round(instant * 1e9)
-                    picture = renderer.draw(scene, depth=True)
-                    frame = messages.of(stamp, scene, sequence.objects(instant), picture)
-                    for topic, message in frame.items():
-                        writer.write(connections[topic], stamp, messages.types.serialize_cdr(message, TOPICS[topic]))
-                    progress(1)
-            (bag / "clip.mcap").replace(path)
+        for instant in instants:
+            scene, stamp = sequence.scene(instant), START + round(instant * 1e9)
+            picture = renderer.draw(scene)
+            for topic, message in messages.of(stamp, scene, sequence.objects(instant), picture).items():
+                writer.write(connections[topic], stamp, messages.types.serialize_cdr(message, TOPICS[topic]))
+            progress(1)
     finally:
         renderer.close()
-    return count
 
 
 class _Messages:
@@ -109,7 +117,7 @@ class _Messages:
         self.types = get_typestore(Stores.ROS2_JAZZY)
         self._size = height, width
 
-    def of(self, stamp: int, scene: Scene, objects: Sequence[RoomObject], picture: Any) -> dict[str, Any]:
+    def of(self, stamp: int, scene: Scene, objects: Sequence[RoomObject], picture: Picture) -> dict[str, Any]:
         camera = self._header(stamp, OPTICAL_FRAME)
         world = self._header(stamp, WORLD_FRAME)
         position, orientation = self._pose(scene.camera)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from train.data.manifest import Factor
-from train.scenes.scene import Camera, Colour, Light, Scene, Thing, yaw_rotation
+from train.scenes.scene import IDENTITY, Camera, Colour, Light, Scene, Thing, Vector, yaw_rotation
 from train.scenes.shapes import SHAPES as ALL_SHAPES
 from train.scenes.textures import COUNT as TEXTURES
 
@@ -107,14 +108,8 @@ def random_texture(generator: np.random.Generator) -> int:
 
 
 def random_rotation(generator: np.random.Generator) -> tuple[float, ...]:
-    """Uniform over all rotations: a random unit quaternion as a 3x3 matrix, row by row."""
-    x, y, z, w = (generator.normal(size=4)).tolist()
-    s = 2 / (x * x + y * y + z * z + w * w)
-    return (
-        1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w),
-        s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w),
-        s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y),
-    )  # fmt: skip
+    """3x3, row by row; uniform over all rotations."""
+    return tuple(Rotation.from_quat(generator.normal(size=4)).as_matrix().ravel().tolist())
 
 
 def _sample_camera(generator: np.random.Generator) -> tuple[Camera, float]:
@@ -140,7 +135,7 @@ def _sample_background(generator: np.random.Generator, camera: Camera, grounded:
 
 
 def _surface(
-    generator: np.random.Generator, size: tuple[float, ...], position: tuple[float, ...], rotation: tuple[float, ...] = yaw_rotation(0)
+    generator: np.random.Generator, size: Vector, position: Vector, rotation: tuple[float, ...] = IDENTITY
 ) -> Thing:
     hsv = random_hsv(generator, saturated=generator.random() < 0.7)
     texture = random_texture(generator) if generator.random() < 0.3 else None
@@ -160,7 +155,8 @@ def _plane_behind(generator: np.random.Generator, camera: Camera, distance: floa
     centre = np.array(camera.position) + distance * ahead
     if not facing:
         centre = centre + generator.uniform(-3, 3) * right + generator.uniform(-1, 2.5) * down
-    return _surface(generator, (wide, high, 0.2), tuple(centre.tolist()), tuple(axes.ravel().tolist()))
+    x, y, z = centre.tolist()
+    return _surface(generator, (wide, high, 0.2), (x, y, z), tuple(axes.ravel().tolist()))
 
 
 def _sample_item(

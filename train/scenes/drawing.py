@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -85,9 +89,9 @@ class Artist:
         depth = np.empty(frames, np.uint16) if order.depth else None
         scenes = [self._scene(index) for index in range(start, stop)]
         for place, scene in enumerate(scenes):
-            picture = self._renderer.draw(scene, depth=order.depth)
+            picture = self._renderer.draw(scene)
             images[place], labels[place] = picture.image, picture.labels
-            if depth is not None and picture.depth is not None:
+            if depth is not None:
                 depth[place] = millimetres(picture.depth)
         arrays: dict[str, Any] = {"images": images, "labels": labels}
         arrays["cameras"] = np.stack([scene.camera.row(order.height, order.width) for scene in scenes])
@@ -146,29 +150,24 @@ def draw_store(
 
 
 def draw_ranges(order: Order, ranges: list[tuple[int, int]], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Start and arrays of each range, in order, drawn by as many processes."""
-    if processes == 1:
-        artist = Artist(order)
-        try:
-            for start, stop in ranges:
-                yield start, artist.draw(start, stop)
-        finally:
-            artist.close()
-        return
-    # Spawn: OpenGL doesn't survive a fork.
+    """Start and arrays of each range, in order, drawn by as many processes other than this one.
+
+    Also a single one: this process may load libraries later that don't live together with OpenGL's (see `renderer`).
+    """
+    # Spawned, because OpenGL doesn't survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_start_drawing, initargs=(order,)) as pool:
-        yield from _in_order(pool, ranges, ahead=2 * processes)
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_obey_parent) as pool:
+        yield from _in_order(pool, order, ranges, ahead=2 * processes)
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, ranges: Iterable[tuple[int, int]], ahead: int
+    pool: ProcessPoolExecutor, order: Order, ranges: Iterable[tuple[int, int]], ahead: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Results as they were asked for, never more than `ahead` of them waiting: a slow disk must not fill the memory."""
     waiting: deque[tuple[int, Future[dict[str, Any]]]] = deque()
     try:
         for start, stop in ranges:
-            waiting.append((start, pool.submit(_draw, start, stop)))
+            waiting.append((start, pool.submit(_draw, order, start, stop)))
             if len(waiting) == ahead:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -185,17 +184,26 @@ def _in_order(
             future.cancel()
 
 
-_artist: Artist | None = None
+def _obey_parent() -> None:
+    """Let the parent decide when a drawing process ends: on its Ctrl-C in order, and at once when it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _start_drawing(order: Order) -> None:
-    global _artist
-    _artist = Artist(order)
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
-def _draw(start: int, stop: int) -> dict[str, Any]:
-    assert _artist is not None
-    return _artist.draw(start, stop)
+@functools.cache
+def _artist(order: Order) -> Artist:
+    return Artist(order)  # here and not when the process starts, so that its errors reach whoever asked
+
+
+def _draw(order: Order, start: int, stop: int) -> dict[str, Any]:
+    return _artist(order).draw(start, stop)
 
 
 def usable_cores() -> int:

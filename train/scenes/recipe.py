@@ -45,12 +45,10 @@ class Kind:
         """[n, objects] for each factor; NaN or -1 where a scene has fewer objects."""
         rows: dict[str, NDArray[Any]] = {}
         for name, factor in self.factors.items():
-            continuous = factor["kind"] == "continuous"
-            row = np.full((len(scenes), self.objects), np.nan if continuous else -1, np.float32 if continuous else np.int16)
-            for place, scene in enumerate(scenes):
-                values = scene.factors[name]
-                row[place, : len(values)] = values
-            rows[name] = row
+            absent, dtype = (np.nan, np.float32) if factor["kind"] == "continuous" else (-1, np.int16)
+            rows[name] = np.full((len(scenes), self.objects), absent, dtype)
+            for row, scene in zip(rows[name], scenes, strict=True):
+                row[: len(scene.factors[name])] = scene.factors[name]
         return rows
 
 

@@ -1,9 +1,14 @@
-"""Draws scenes off screen with MuJoCo: image, label image and depth."""
+"""Draws scenes off screen with MuJoCo: image, label image and depth.
+
+Mesa, the OpenGL of machines without a GPU, brings LLVM along, and so does Triton, which torchvision imports. A process
+that draws first and imports Triton later crashes; the other order is fine. So `drawing` draws in processes of its own.
+"""
 
 from __future__ import annotations
 
 import math
 import os
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +17,10 @@ from typing import Any
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("LP_NUM_THREADS", "0")
 
-import mujoco
+try:
+    import mujoco
+except ImportError as error:
+    raise ImportError("rendering needs MuJoCo: pip install 'monet_perception[render]'") from error
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,24 +45,24 @@ class RenderError(RuntimeError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn scene: image uint8 [H, W, 3], labels uint8 [H, W], depth float32 [H, W] in metres along z (0: nothing)."""
+    """A drawn scene: image uint8 [H, W, 3], labels uint8 [H, W], depth float32 [H, W] in metres along z (0: none)."""
 
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
-    depth: NDArray[np.float32] | None
+    depth: NDArray[np.float32]
 
 
 class SceneRenderer:
     """Draws one scene after the other.
 
-    One model is compiled, which holds only meshes and textures; each scene fills MuJoCo's list of things to draw directly.
-    That takes 0.05 ms where compiling a model takes 10. Images are drawn at `supersampling` times their size and
-    averaged: on a CPU this antialiases at half the cost of OpenGL's multisampling.
+    One model is compiled, which holds only meshes and textures; each scene fills MuJoCo's list of things to draw
+    directly: 0.05 ms, where compiling a model takes 10. Images are drawn at `supersampling` times their size and
+    averaged, which on a CPU antialiases at 0.6 of the cost of OpenGL's multisampling.
 
     Args:
         height, width: of the pictures, pixels.
         supersampling: drawn pixels to an image pixel, along each axis.
-        shadow_size: side of the shadow map in pixels; 0: no shadows, which is ten times as fast.
+        shadow_size: side of the shadow map in pixels; 0: no shadows, much faster.
         textures: uint8 [T, S, S, 3] that things can name by number.
     Raises:
         RenderError: OpenGL without a screen is not available.
@@ -76,6 +84,8 @@ class SceneRenderer:
         self._mesh_numbers = {name: number for number, name in enumerate(MESHES)}
         self._mesh_frames = [_mesh_frame(self._model, number) for number in range(self._model.nmesh)]
         self._opengl, self._context = _context(self._model, drawn)
+        self._finalise = weakref.finalize(self, _free, self._opengl, self._context)
+        self._finalise.atexit = False  # MuJoCo has let go of the display by then
         self._scene = mujoco.MjvScene(self._model, MAX_THINGS)
         self._large = mujoco.MjrRect(0, 0, drawn[1], drawn[0])
         self._small = mujoco.MjrRect(0, 0, width, height)
@@ -83,17 +93,17 @@ class SceneRenderer:
         self._codes = np.empty((height, width, 3), np.uint8)
         self._depth = np.empty((height, width), np.float32)
 
-    def draw(self, scene: Scene, depth: bool = False) -> Picture:
-        """Draw `scene`; `depth`: with its depth."""
+    def draw(self, scene: Scene) -> Picture:
+        """Draw `scene`."""
+        self._opengl.make_current()  # another renderer may have been made since
         self._fill(scene)
         image = self._draw_image(scene)
-        labels = self._draw_labels(depth)
-        return Picture(image, labels, self._metres() if depth else None)
+        labels = self._draw_labels()
+        return Picture(image, labels, self._metres())
 
     def close(self) -> None:
-        """Give back what OpenGL holds."""
-        self._context.free()
-        self._opengl.free()
+        """Give back what OpenGL holds; also done when nobody holds the renderer any more."""
+        self._finalise()
 
     def _fill(self, scene: Scene) -> None:
         if len(scene.things) > MAX_THINGS:
@@ -125,9 +135,7 @@ class SceneRenderer:
         geom.category = mujoco.mjtCatBit.mjCAT_STATIC
         geom.segid = (thing.label or _BACKGROUND_CODE) - 1  # drawn as the colour segid + 1, and -1 not at all
         geom.specular, geom.shininess, geom.reflectance = thing.specular, thing.shininess, thing.reflectance
-        geom.matid = -1
-        if thing.texture is not None:
-            geom.matid = thing.texture
+        geom.matid = -1 if thing.texture is None else thing.texture  # the model's materials are the textures
 
     def _draw_image(self, scene: Scene) -> NDArray[np.uint8]:
         flags = self._scene.flags
@@ -148,12 +156,12 @@ class SceneRenderer:
                 total += blocks[:, row, :, column]
         return ((total + n * n // 2) // (n * n)).astype(np.uint8)
 
-    def _draw_labels(self, depth: bool) -> NDArray[np.uint8]:
+    def _draw_labels(self) -> NDArray[np.uint8]:
         flags = self._scene.flags
         flags[:] = 0
         flags[_FLAG.mjRND_CULL_FACE] = flags[_FLAG.mjRND_SEGMENT] = flags[_FLAG.mjRND_IDCOLOR] = 1
         mujoco.mjr_render(self._small, self._scene, self._context)
-        mujoco.mjr_readPixels(self._codes, self._depth if depth else None, self._small, self._context)
+        mujoco.mjr_readPixels(self._codes, self._depth, self._small, self._context)
         labels = self._codes[::-1, :, 0].copy()
         labels[labels == _BACKGROUND_CODE] = 0
         return labels
@@ -221,14 +229,19 @@ def _context(model: Any, drawn: tuple[int, int]) -> tuple[Any, Any]:
     return opengl, context
 
 
+def _free(opengl: Any, context: Any) -> None:
+    # In the wrong context, the numbers of its meshes and textures would be those of another renderer's.
+    opengl.make_current()
+    context.free()
+    opengl.free()
+
+
 def _place_light(target: Any, light: Light) -> None:
     target.pos, target.dir = light.position, light.direction
     target.ambient = target.diffuse = target.specular = 0
     for name in ("ambient", "diffuse", "specular"):
         setattr(target, name, (getattr(light, name),) * 3)
-    target.type = (
-        mujoco.mjtLightType.mjLIGHT_DIRECTIONAL if light.directional else mujoco.mjtLightType.mjLIGHT_SPOT
-    )
+    target.type = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL if light.directional else mujoco.mjtLightType.mjLIGHT_SPOT
     target.attenuation = (1.0, 0.0, 0.0)
     target.cutoff, target.exponent = 180.0, 0.0
     target.headlight, target.castshadow = 0, light.casts_shadow
@@ -242,5 +255,3 @@ def _place_camera(target: Any, camera: Camera) -> None:
     target.frustum_center, target.frustum_width = 0.0, 0.0  # a width of zero: square pixels
     target.frustum_near, target.frustum_far = NEAR, FAR
     target.orthographic = 0
-
-

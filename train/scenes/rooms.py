@@ -1,8 +1,8 @@
 """Rooms like those of DeepMind's Objects Room: coloured floor and walls, sky, and simple shapes of one colour each.
 
-After section 5.1 of the thesis: hue uniform in [0, 1], saturation in [0.75, 1], value 1; the camera on a ring inside the
-room, facing its centre, lifted by -25 to 22 degrees; three objects of six shapes, 1 to 3 of them visible; four to six in the
-test sets `six_objects` and `identical_color`; none in `empty_room`.
+After section 5.1 of the thesis: hue uniform in [0, 1], saturation in [0.75, 1], value 1; the camera on a ring inside
+the room, facing its centre, lifted by -25 to 22 degrees; three objects of six shapes, 1 to 3 of them visible; four to
+six in the test sets `six_objects` and `identical_color`; none in `empty_room`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from train.scenes.scene import Camera, Colour, Light, Scene, Thing, yaw_rotation
 Variant = Literal["train", "six_objects", "identical_color", "empty_room"]
 
 SKY, FLOOR, FIRST_WALLS, SECOND_WALLS, FIRST_OBJECT = range(5)
-"""Labels, in the order of the published masks; the wall's halves are the two pairs of walls that face each other, so that
-every view of a corner shows both."""
+"""Labels, in the order of the published masks; the wall's halves are the two pairs of walls that face each other, so
+that every view of a corner shows both."""
 OBJECTS: dict[Variant, tuple[int, int]] = {
     "train": (3, 3),
     "six_objects": (4, 6),
@@ -169,7 +169,7 @@ def _random_object(generator: np.random.Generator, shrink: float, colour: tuple[
 
 @dataclass(frozen=True)
 class _View:
-    """How an object is seen: distance along the floor, bearing from the view's axis and half its angle; metres, radians."""
+    """How an object is seen: distance on the floor, bearing from the view's axis, half its angle; metres, radians."""
 
     distance: float
     bearing: float

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 Vector = tuple[float, float, float]
 Colour = tuple[float, float, float]
 """Red, green and blue in [0, 1]."""
 
 CAMERA_FIELDS = ("x", "y", "z", "qx", "qy", "qz", "qw", "fx", "fy", "cx", "cy")
-"""Columns of a store's cameras.npy: position in metres and orientation of the optical frame (x right, y down, z along the
-view) in the world, focal lengths and principal point in pixels, pixel centres at whole numbers."""
+"""Columns of a store's cameras.npy: position in metres and orientation of the optical frame (x right, y down, z along
+the view) in the world, focal lengths and principal point in pixels, pixel centres at whole numbers."""
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
@@ -77,7 +78,7 @@ class Camera:
 
     @classmethod
     def looking(cls, position: Vector, yaw: float, pitch: float, field_of_view: float, roll: float = 0.0) -> Camera:
-        """A camera that looks to `yaw` (radians, from the x axis to the y axis), lifted by `pitch` and tilted by `roll`."""
+        """A camera that looks to `yaw` (from the x to the y axis), lifted by `pitch`, tilted by `roll`; radians."""
         cos_yaw, sin_yaw, cos_pitch, sin_pitch = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
         right = (sin_yaw, -cos_yaw, 0.0)
         upright = (-cos_yaw * sin_pitch, -sin_yaw * sin_pitch, cos_pitch)
@@ -129,16 +130,6 @@ def yaw_rotation(yaw: float) -> tuple[float, ...]:
 
 
 def quaternion_of(rotation: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """x, y, z, w of a 3x3 rotation (the eigenvector of Bar-Itzhack's symmetric matrix would do; this is Shepperd's)."""
-    (a, b, c), (d, e, f), (g, h, i) = rotation.tolist()
-    squares = (1 + a - e - i, 1 - a + e - i, 1 - a - e + i, 1 + a + e + i)
-    largest = squares.index(max(squares))
-    rows = (
-        (squares[0], b + d, c + g, h - f),
-        (b + d, squares[1], f + h, c - g),
-        (c + g, f + h, squares[2], d - b),
-        (h - f, c - g, d - b, squares[3]),
-    )
-    scale = 1 / (2 * math.sqrt(squares[largest]))
-    x, y, z, w = (scale * value for value in rows[largest])
+    """x, y, z, w of a 3x3 rotation."""
+    x, y, z, w = Rotation.from_matrix(rotation).as_quat().tolist()
     return x, y, z, w

@@ -92,7 +92,7 @@ SHAPES = (*SOLIDS, *MESHES)
 
 
 def normals_of(name: str, triangles: Triangles) -> Triangles:
-    """[n, 3, 3]: a normal for every corner; those of smooth meshes are averaged over faces that meet at less than 50 degrees."""
+    """[n, 3, 3]: a normal for every corner; in smooth meshes the mean over faces that meet at less than 50 degrees."""
     faces = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     units = faces / np.linalg.norm(faces, axis=1, keepdims=True)
     normals = np.repeat(units[:, None], 3, axis=1)

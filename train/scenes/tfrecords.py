@@ -1,7 +1,7 @@
-"""Writes scenes as TFRecords in the encoding of DeepMind's multi_object_datasets, for code that reads the published files.
+"""Writes scenes as TFRecords in the encoding of DeepMind's multi_object_datasets, for code that reads those files.
 
-Rooms become Objects Room (64x64), tabletops become CLEVR with masks (240x320, of which the usual crop shows what a store
-holds). GZIP; every byte of an image or mask is a string of its own. `train.data.multi_object` reads them.
+Rooms become Objects Room (64x64), tabletops become CLEVR with masks (240x320, of which the usual crop shows what a
+store holds). GZIP; every byte of an image or mask is a string of its own. `train.data.multi_object` reads them.
 """
 
 from __future__ import annotations
@@ -108,11 +108,12 @@ def _clevr(order: Order, arrays: Mapping[str, Any], row: int) -> Features:
 
 def _pixels(factors: Features, camera: NDArray[np.float32], there: NDArray[np.bool_]) -> NDArray[np.float32]:
     """[1 + objects, 3]: column, row and depth of the objects' centres, zeros where there is none."""
-    centres = np.stack([factors[name] for name in "xyz"], axis=1) - camera[:3]
-    right, down, depth = Rotation.from_quat(camera[3:7]).inv().apply(np.nan_to_num(centres)).T
+    centres = np.stack([factors[name][there] for name in "xyz"], axis=1) - camera[:3]
+    right, down, depth = Rotation.from_quat(camera[3:7]).inv().apply(centres).T
     fx, fy, cx, cy = camera[7:]
-    pixels = np.stack([fx * right / depth + cx, fy * down / depth + cy, depth], axis=1)
-    return np.vstack([np.zeros(3), np.where(there[:, None], pixels, 0)]).astype(np.float32)
+    pixels = np.zeros((1 + len(there), 3), np.float32)
+    pixels[1:][there] = np.stack([fx * right / depth + cx, fy * down / depth + cy, depth], axis=1)
+    return pixels
 
 
 def _masks(labels: NDArray[np.uint8], entities: int) -> NDArray[np.uint8]:

@@ -1,0 +1,298 @@
+"""Rendered scenes: the picture, the labels, the depth and the factors tell of the same world."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from train.data.store import Store, StoreError
+from train.render import main
+
+COUNT = 400  # more than one process's share
+MILLIMETRE = 0.001
+
+
+def render(path: Path, *arguments: object) -> Store:
+    """A store made by the command."""
+    assert main([str(argument) for argument in (*arguments, "--store", path)]) == 0
+    return Store.open(path)
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    path = tmp_path_factory.mktemp("rooms") / "store"
+    return render(path, "rooms", "--count", COUNT, "--seed", 3, "--depth", "--processes", 2)
+
+
+@pytest.fixture(scope="module")
+def tabletop(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    path = tmp_path_factory.mktemp("tabletop") / "store"
+    return render(path, "tabletop", "--count", 12, "--depth", "--processes", 1)
+
+
+@pytest.fixture(scope="module")
+def clutter(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    path = tmp_path_factory.mktemp("clutter") / "store"
+    return render(path, "clutter", "--count", 60, "--depth", "--processes", 1)
+
+
+def points(store: Store, index: int) -> np.ndarray:
+    """[H, W, 3]: where in the world every pixel's surface is, from depth, intrinsics and camera pose."""
+    camera = dict(zip(store.manifest.camera_fields, store.cameras[index].astype(float), strict=True))
+    depth = store.depth[index] * MILLIMETRE
+    rows, columns = np.indices(depth.shape)
+    rays = np.stack(
+        [(columns - camera["cx"]) / camera["fx"], (rows - camera["cy"]) / camera["fy"], np.ones_like(depth)], axis=-1
+    )
+    turn = Rotation.from_quat([camera[name] for name in ("qx", "qy", "qz", "qw")]).as_matrix()
+    return (rays * depth[..., None]) @ turn.T + [camera[name] for name in "xyz"]
+
+
+def objects(store: Store, index: int) -> list[dict[str, float]]:
+    """Factors of the objects that are there, categories by name."""
+    there = [entity for entity, x in enumerate(store.factors["x"][index]) if not math.isnan(x)]
+    names = {name: factor["values"] for name, factor in store.manifest.factors.items()}
+    values = {name: array[index] for name, array in store.factors.items()}
+    return [
+        {name: names[name][values[name][entity]] if names[name] else float(values[name][entity]) for name in names}
+        for entity in there
+    ]
+
+
+def all_objects(store: Store):
+    """Index, label and factors of every object of a store."""
+    for index in range(len(store)):
+        for place, item in enumerate(objects(store, index)):
+            yield index, store.manifest.background_labels + place, item
+
+
+def test_scenes_depend_on_seed_and_number_and_not_on_processes(rooms: Store, tmp_path: Path) -> None:
+    again = render(tmp_path / "one", "rooms", "--count", COUNT, "--seed", 3, "--depth", "--processes", 1)
+    for name, info in rooms.manifest.arrays.items():
+        assert again.manifest.arrays[name]["sha256"] == info["sha256"], name
+    other = render(tmp_path / "other", "rooms", "--count", 5, "--seed", 4, "--processes", 1)
+    assert not any(np.array_equal(a, b) for a, b in zip(other.images, rooms.images, strict=False))
+    fewer = render(tmp_path / "fewer", "rooms", "--count", 5, "--seed", 3, "--processes", 1)
+    assert np.array_equal(fewer.images, rooms.images[:5])
+
+
+def test_depth_puts_floor_and_walls_where_they_are(rooms: Store) -> None:
+    for index in range(0, COUNT, 8):
+        world, labels = points(rooms, index), rooms.labels[index]
+        assert np.all(rooms.depth[index][labels == 0] == 0)  # sky
+        np.testing.assert_allclose(world[labels == 1][:, 2], 0, atol=2 * MILLIMETRE)
+        for label, axis in ((2, 0), (3, 1)):
+            wall = world[labels == label]
+            top = wall[:, 2] > 2 - 0.01  # the wall's upper side is seen where the camera looks along it
+            np.testing.assert_allclose(np.abs(wall[~top][:, axis]), 3, atol=10 * MILLIMETRE)
+
+
+def test_depth_of_objects_lies_on_their_surface(rooms: Store) -> None:
+    seen = set()
+    for index, label, item in all_objects(rooms):
+        surface = points(rooms, index)[rooms.labels[index] == label] - [item[axis] for axis in "xyz"]
+        if len(surface) == 0:
+            continue
+        seen.add(item["shape"])
+        assert np.abs(surface[:, 2]).max() <= item["z"] + 6 * MILLIMETRE  # it stands on the floor
+        if item["shape"] == "sphere":
+            np.testing.assert_allclose(np.linalg.norm(surface, axis=1), item["size"], rtol=0.02)
+        if item["shape"] == "cylinder":
+            width = np.hypot(surface[:, 0], surface[:, 1])
+            assert width.max() <= 0.75 * item["size"] + 6 * MILLIMETRE
+        if item["shape"] == "box":
+            turned = surface @ Rotation.from_euler("z", item["rotation"]).as_matrix()
+            np.testing.assert_allclose(np.abs(turned).max(axis=1), item["z"], atol=6 * MILLIMETRE)
+    assert seen == {"sphere", "box", "cylinder", "capsule", "ellipsoid", "cone"}
+
+
+def test_objects_have_the_hue_of_their_factors(rooms: Store) -> None:
+    compared = 0
+    for index, label, item in all_objects(rooms):
+        mask = cv2.erode((rooms.labels[index] == label).astype(np.uint8), np.ones((3, 3)))
+        hsv = cv2.cvtColor(rooms.images[index].astype(np.float32) / 255, cv2.COLOR_RGB2HSV)[mask > 0]
+        bright = hsv[hsv[:, 2] > 0.3]
+        if len(bright) >= 10:
+            off = (np.median(bright[:, 0]) / 360 - item["hue"] + 0.5) % 1 - 0.5
+            assert abs(off) < 0.02
+            compared += 1
+    assert compared > COUNT
+
+
+def test_train_rooms_have_three_objects_and_one_to_three_in_view(rooms: Store) -> None:
+    visible = [len(np.unique(labels[labels >= 4])) for labels in rooms.labels]
+    assert min(visible) >= 1
+    assert set(visible) <= {1, 2, 3}
+    assert all(len(objects(rooms, index)) == 3 for index in range(COUNT))
+    hues, saturations = rooms.factors["hue"], rooms.factors["saturation"]
+    assert 0 <= hues.min() < 0.02
+    assert 0.98 < hues.max() <= 1
+    assert 0.75 <= saturations.min() < 0.76
+    assert saturations.max() <= 1
+
+
+def test_camera_looks_from_a_ring_to_the_middle(rooms: Store) -> None:
+    x, y, _, qx, qy, qz, qw = rooms.cameras[:, :7].T
+    np.testing.assert_allclose(np.hypot(x, y), 2.6, atol=1e-5)
+    forward = Rotation.from_quat(np.stack([qx, qy, qz, qw], axis=1)).apply([0, 0, 1])
+    np.testing.assert_allclose(np.arctan2(forward[:, 1], forward[:, 0]), np.arctan2(-y, -x), atol=1e-4)
+    pitch = np.degrees(np.arcsin(forward[:, 2]))
+    assert -25 <= pitch.min() < -23
+    assert 20 < pitch.max() <= 22
+
+
+def test_other_variants_are_as_published(tmp_path: Path) -> None:
+    six = render(tmp_path / "six", "rooms", "--variant", "six_objects", "--count", 30, "--processes", 1)
+    same = render(tmp_path / "same", "rooms", "--variant", "identical_color", "--count", 30, "--processes", 1)
+    empty = render(tmp_path / "empty", "rooms", "--variant", "empty_room", "--count", 5, "--processes", 1)
+    for store in (six, same):
+        assert {len(objects(store, index)) for index in range(30)} == {4, 5, 6}
+        assert store.manifest.background_labels == 4
+    for index in range(30):
+        assert len({item["hue"] for item in objects(same, index)}) == 1
+        assert len({item["hue"] for item in objects(six, index)}) > 1
+    assert empty.labels.max() <= 3
+    assert empty.factors == {}
+
+
+def test_tabletop_follows_clevr(tabletop: Store) -> None:
+    assert tabletop.images.shape[1:3] == (128, 128)
+    for index, label, item in all_objects(tabletop):
+        mask = tabletop.labels[index] == label
+        assert mask.any(), "every object is in view"
+        surface = points(tabletop, index)[mask] - [item[axis] for axis in "xyz"]
+        if item["shape"] == "sphere":
+            radius = {"small": 0.35, "large": 0.7}[item["size"]]
+            np.testing.assert_allclose(np.linalg.norm(surface, axis=1), radius, rtol=0.02)
+        assert np.abs(surface[:, 2]).max() <= item["z"] + 10 * MILLIMETRE
+    numbers = [len(objects(tabletop, index)) for index in range(len(tabletop))]
+    assert min(numbers) >= 3
+    assert max(numbers) <= 10
+    assert [tabletop.labels[index].max() for index in range(len(tabletop))] == numbers
+
+
+def test_tabletop_casts_shadows_unless_told_not_to(tabletop: Store, tmp_path: Path) -> None:
+    bare = render(tmp_path / "bare", "tabletop", "--count", 12, "--shadow-size", 0, "--processes", 1)
+    assert np.array_equal(bare.labels, tabletop.labels)
+    table = bare.labels == 0
+    darker = bare.images[table].mean(axis=1) - tabletop.images[table].mean(axis=1) > 10
+    assert 0.01 < darker.mean() < 0.5
+
+
+def test_clutter_labels_only_objects_that_are_there(clutter: Store) -> None:
+    for index in range(len(clutter)):
+        there = objects(clutter, index)
+        assert 1 <= len(there) <= 6
+        assert clutter.labels[index].max() <= len(there)
+    for index, label, item in all_objects(clutter):
+        surface = points(clutter, index)[clutter.labels[index] == label] - [item[axis] for axis in "xyz"]
+        if len(surface):
+            assert np.linalg.norm(surface, axis=1).max() <= math.sqrt(3) * item["size"] + 0.02
+    assert len(np.unique(clutter.factors["shape"])) > 10
+
+
+def test_killed_at_random_moments_it_goes_on_and_leaves_nothing_wrong(rooms: Store, tmp_path: Path) -> None:
+    """Also no drawing process that outlives the command."""
+    path = tmp_path / "store"
+    command = [sys.executable, "-m", "train.render", "rooms", "--store", str(path)]
+    command += ["--count", str(COUNT), "--seed", "3", "--depth", "--processes", "2"]
+    random = np.random.default_rng()
+    for _ in range(3):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(random.uniform(0.3, 2.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert ends_soon(process.pid)
+        try:
+            Store.open(path, verify=True)
+        except StoreError:
+            continue
+        break  # it was done before it was killed
+    else:
+        subprocess.run(command, check=True, capture_output=True)
+    whole = Store.open(path, verify=True)
+    assert {name: info["sha256"] for name, info in whole.manifest.arrays.items()} == {
+        name: info["sha256"] for name, info in rooms.manifest.arrays.items()
+    }
+
+
+def ends_soon(session: int) -> bool:
+    """Whether all processes of a session end within ten seconds."""
+    for _ in range(200):
+        try:
+            os.killpg(session, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rooms", "--store", "{taken}", "--count", "1"], "exists"),
+        (["rooms"], "nothing to make"),
+        (["rooms", "--store", "{new}"], "--count"),
+        (["clutter", "--tfrecords", "{new}", "--count", "1"], "no published encoding for clutter"),
+        (["rooms", "--sequence", "{new}.mcap", "--objects", "60"], "take fewer"),
+    ],
+)
+def test_a_mistake_is_named(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").mkdir()
+    names = {"taken": tmp_path / "taken", "new": tmp_path / "new"}
+    assert main([argument.format(**names) for argument in arguments]) == 1
+    assert says in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken"]
+
+
+@pytest.mark.parametrize("arguments", [["rooms", "--store", "x", "--count", "0"], ["rooms", "--seed", "-1"]])
+def test_senseless_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "error" in capsys.readouterr().err
+
+
+def test_without_opengl_the_error_names_the_packages(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "train.render", "rooms", "--count", "1", "--store", str(tmp_path / "store")]
+    surroundings = {**os.environ, "__EGL_VENDOR_LIBRARY_DIRS": str(tmp_path)}  # no driver there
+    run = subprocess.run(command, env=surroundings, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "apt install libegl1 libgl1-mesa-dri libgles2" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_renderers_don_t_disturb_each_other() -> None:
+    code = """
+import numpy as np
+from train.scenes.drawing import Artist, Order
+first = Artist(Order("tabletop", 4))
+before = first.draw(0, 1)["images"]
+second = Artist(Order("clutter", 4))
+again = second.draw(0, 1)["images"]
+assert np.array_equal(first.draw(0, 1)["images"], before)
+del first
+assert np.array_equal(second.draw(0, 1)["images"], again)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_samples_page_shows_every_kind(tmp_path: Path) -> None:
+    # In a process of its own, as it draws in the process that is asked (train/scenes/renderer.py).
+    page = tmp_path / "page.png"
+    run = subprocess.run(
+        [sys.executable, "-m", "train.render", "samples", "--columns", "1", "--png", str(page)], capture_output=True
+    )
+    assert run.returncode == 0
+    assert cv2.imread(str(page)).std() > 30
