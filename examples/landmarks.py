@@ -1,8 +1,12 @@
-"""Landmarks: fuses where slots were seen, frame after frame, into static points in the world with covariance.
+"""Landmarks: fuses where slots were seen, frame after frame, into points in the world with covariance.
 
-Each landmark is a Kalman filter whose state is a point that doesn't move: predict adds nothing (or `motion` per second),
-update weighs the new centre by its covariance. Which landmark a slot belongs to is said first by its track id, checked
-against the Mahalanobis distance; a slot whose track is new, or whose track jumped, is assigned by distance and latent.
+What errs in one frame errs in the next: which side of an object is seen and what hides it depends on the viewpoint, and that
+changes slowly. A plain Kalman filter would take a hundred such frames for a hundred opinions. Here an observation's error
+is split into noise, which is filtered, and a bias, which is only considered (Schmidt 1966): it never averages out, and a
+landmark's covariance is the filter's plus the bias's.
+
+Which landmark a slot belongs to is said first by its track id, checked against the Mahalanobis distance; a slot whose track
+is new, or whose track jumped, is assigned by that distance and the distance of the latents.
 """
 
 from __future__ import annotations
@@ -61,7 +65,8 @@ class Landmark:
     """One object of the map.
 
     Attributes:
-        position, covariance: [3], [3, 3] in the world: the filter's state.
+        position: [3] in the world.
+        noise, bias: [3, 3], covariances of the two parts of its error.
         extent: [3], mean over the observations.
         latent_mean, latent_log_sigma: [L], mean over the observations.
         tracks: ids of the tracks that were fused into it.
@@ -70,7 +75,8 @@ class Landmark:
     """
 
     position: Array
-    covariance: Array
+    noise: Array
+    bias: Array
     extent: Array
     latent_mean: Array
     latent_log_sigma: Array
@@ -79,29 +85,32 @@ class Landmark:
     tracks: set[int] = field(default_factory=set)
     observations: int = 1
 
+    @property
+    def covariance(self) -> Array:
+        """[3, 3], of the error of `position`."""
+        return self.noise + self.bias
+
 
 class LandmarkMap:
     """The landmarks known so far.
 
     Args:
         gate: probability with which an observation of a landmark falls within its gate (chi-square, 3 degrees of freedom).
-        correlation_time: seconds over which errors of one landmark's observations are alike. They come from the viewpoint
-            (which side is seen, what is hidden), not from noise, and don't average out over the frames of one second. An
-            observation that follows after dt seconds therefore counts as dt / correlation_time of an independent one.
+        noise_share: share of an observation's standard deviation that differs from frame to frame; the rest is bias.
         max_latent_distance: largest `tracking.latent_distance` at which a new track continues an old landmark.
-        motion: standard deviation in metres by which an object may move in one second; 0 for a static scene.
+        motion: standard deviation in metres by which an object may wander in one second; 0 for a static scene.
     """
 
     def __init__(
         self,
         *,
         gate: float = 0.999,
-        correlation_time: float = 1.0,
+        noise_share: float = 0.3,
         max_latent_distance: float = 0.6,
-        motion: float = 0.0,
+        motion: float = 0.05,
     ) -> None:
         self.gate = float(chi2.ppf(gate, df=3))
-        self.correlation_time = correlation_time
+        self.noise_share = noise_share
         self.max_latent_distance = max_latent_distance
         self.motion = motion
         self._landmarks: list[Landmark] = []
@@ -129,7 +138,7 @@ class LandmarkMap:
                 landmark = free[matches[index]]
                 self._fuse(landmark, observation, stamp)
             else:
-                landmark = _new_landmark(observation, stamp)
+                landmark = self._new_landmark(observation, stamp)
                 self._landmarks.append(landmark)
             self._of_track[observation.track] = landmark
             landmark.tracks.add(observation.track)
@@ -151,15 +160,17 @@ class LandmarkMap:
         return {int(r): int(c) for r, c in zip(rows, columns, strict=True) if possible[r, c]}
 
     def _fuse(self, landmark: Landmark, observation: Observation, stamp: float) -> None:
-        """Kalman update of a static point, in Joseph's form (stays symmetric and positive)."""
-        elapsed = max(stamp - landmark.last_seen, 0.0)
-        repeated = max(1.0, self.correlation_time / max(elapsed, 1e-3))
-        noise = observation.covariance * repeated
-        prior = landmark.covariance + np.eye(3) * self.motion**2 * elapsed
+        """Kalman update of a wandering point, in Joseph's form (stays symmetric and positive)."""
+        prior = landmark.noise + np.eye(3) * self.motion**2 * max(stamp - landmark.last_seen, 0.0)
+        noise = observation.covariance * self.noise_share**2
         gain = np.linalg.solve(prior + noise, prior).T
         keep = np.eye(3) - gain
         landmark.position = landmark.position + gain @ (observation.position - landmark.position)
-        landmark.covariance = keep @ prior @ keep.T + gain @ noise @ gain.T
+        landmark.noise = keep @ prior @ keep.T + gain @ noise @ gain.T
+        # The bias is that of the observations the position is made of, in the shares in which it is made of them.
+        renewal = np.trace(gain) / 3
+        bias = observation.covariance * (1 - self.noise_share**2)
+        landmark.bias = landmark.bias + renewal * (bias - landmark.bias)
         landmark.observations += 1
         share = 1.0 / landmark.observations
         landmark.extent = landmark.extent + share * (observation.extent - landmark.extent)
@@ -169,17 +180,17 @@ class LandmarkMap:
         )
         landmark.last_seen = stamp
 
-
-def _new_landmark(observation: Observation, stamp: float) -> Landmark:
-    return Landmark(
-        observation.position,
-        observation.covariance,
-        observation.extent,
-        observation.latent_mean,
-        observation.latent_log_sigma,
-        first_seen=stamp,
-        last_seen=stamp,
-    )
+    def _new_landmark(self, observation: Observation, stamp: float) -> Landmark:
+        return Landmark(
+            observation.position,
+            observation.covariance * self.noise_share**2,
+            observation.covariance * (1 - self.noise_share**2),
+            observation.extent,
+            observation.latent_mean,
+            observation.latent_log_sigma,
+            first_seen=stamp,
+            last_seen=stamp,
+        )
 
 
 def _mahalanobis(landmark: Landmark, observation: Observation) -> float:

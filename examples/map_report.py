@@ -101,7 +101,7 @@ def draw_map(
         axes.plot(x[-1:], y[-1:], "k^")
     axes.plot([], [], "s", color="0.8", markeredgecolor="0.4", label="true object")
     axes.plot([], [], "+", color="tab:red", label="landmark, 90 % ellipse")
-    axes.legend(loc="upper right")
+    figure.legend(loc="outside lower center", ncols=3)
     axes.autoscale_view()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -38,8 +38,13 @@ CENTRE_DEPTH = 0.36
 """How far the middle lies behind the mean of the visible surface, as a share of the visible width (module docstring)."""
 CENTRE_DEPTH_SIGMA = 0.12
 """Standard deviation of `CENTRE_DEPTH` over shapes and views."""
-EDGE_SIGMA = 0.1
+EDGE_SIGMA = 0.15
 """Standard deviation of the error that wrong mask edges cause, as a share of the points' spread (standard deviation)."""
+OUTSIDE = 0.02
+"""Share of a slot's weight beyond either end of its box; of an even spread the box is the whole, scaled up by 1 / 0.96."""
+ASYMMETRY_SIGMA = 2.0
+"""Standard deviation of the error of a lopsided shape (a cone), as a share of the distance from the mean of its points to the
+middle of its box: the two differ where the mean of what is seen isn't the middle of what is there."""
 HIDDEN_SIGMA = 0.5
 """Standard deviation of the error that hidden parts cause, along each axis, as a share of the visible width, where half of
 the rim is hidden; it grows with the odds of the hidden share."""
@@ -229,7 +234,8 @@ def _geometry(
     surface = weights @ points / weights.sum()
     offsets = points - surface
     spread = (weights[:, None] * offsets).T @ offsets / weights.sum()
-    extent = _extent(points, weights)
+    low, high = _ends(points, weights)
+    extent = (high - low) / (1 - 2 * OUTSIDE)
     width = float(np.sqrt(extent[0] * extent[1]))
     ray = surface / np.linalg.norm(surface)
     if background:
@@ -237,6 +243,9 @@ def _geometry(
     effective = weights.sum() ** 2 / (weights @ weights)
     odds = min(hidden / max(1.0 - hidden, 1e-3), MAX_HIDDEN_ODDS)
     covariance = (EDGE_SIGMA**2 + 1.0 / effective) * spread
+    lopsided = (low + high) / 2 - surface
+    lopsided -= (lopsided @ ray) * ray  # across the view only: along the ray one side is never seen
+    covariance += ASYMMETRY_SIGMA**2 * np.outer(lopsided, lopsided)
     covariance += (HIDDEN_SIGMA * odds * width) ** 2 * np.eye(3)
     covariance += (CENTRE_DEPTH_SIGMA * width) ** 2 * np.outer(ray, ray)
     covariance += np.diag([1e-6, 1e-6, 0.0]) + _depth_sigma(surface[2]) ** 2 * np.outer(ray, ray)  # 1 mm: full rank
@@ -259,10 +268,10 @@ def _near_surface(z: Array, weights: Array) -> NDArray[np.bool_]:
     return deviation <= np.maximum(3.5 * scale, 3.0 * _depth_sigma(median) + 0.01)
 
 
-def _extent(points: Array, weights: Array) -> Array:
-    """Size of the box, [3]: the middle 96 % of the weight along each axis, scaled to the whole of an even spread."""
-    ends = [weighted_quantile(points[:, axis], weights, [0.02, 0.98]) for axis in range(3)]
-    return np.array([(high - low) / 0.96 for low, high in ends])
+def _ends(points: Array, weights: Array) -> tuple[Array, Array]:
+    """Lower and upper end of the slot along each axis, [3] each, leaving `OUTSIDE` of the weight beyond either."""
+    ends = [weighted_quantile(points[:, axis], weights, [OUTSIDE, 1 - OUTSIDE]) for axis in range(3)]
+    return np.array([low for low, _ in ends]), np.array([high for _, high in ends])
 
 
 def _depth_sigma(z: ArrayLike) -> Array:

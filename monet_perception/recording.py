@@ -17,7 +17,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.image import message_to_cvimage
 from scipy.spatial.transform import Rotation
 
-from monet_perception.decomposer import Roi
+from monet_perception.decomposer import Roi, centre_square
 from monet_perception.geometry import Intrinsics
 
 FIRST_OBJECT_LABEL = 4
@@ -146,10 +146,8 @@ def label_masks(labels: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float3
         Masks [K, size, size] over the centre square, summing to one over K; slot k holds label k, K is the highest label
         plus one. And the source pixels that they cover.
     """
-    height, width = labels.shape
-    side = min(height, width)
-    roi = Roi((width - side) // 2, (height - side) // 2, side, side)
-    cut = labels[roi.y : roi.y + side, roi.x : roi.x + side]
+    roi = centre_square(*labels.shape)
+    cut = labels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
     planes = [
         cv2.resize((cut == label).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
         for label in range(int(labels.max()) + 1)
