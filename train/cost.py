@@ -1,12 +1,12 @@
 """What the networks cost: parameters, FLOP, time and memory of one preset at one number of slots."""
 
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -162,8 +162,8 @@ def time_all(profiles: Sequence[Profile], setting: Setting, progress: bool = Tru
 def peak_memory(preset: str, slots: int, setting: Setting, training: bool) -> int:
     """Peak memory in bytes at batch 1, as in table 5.5, measured in a process of its own.
 
-    On a GPU what PyTorch's allocator held; on a CPU the process's peak resident set, less what it was before the
-    network was built.
+    On a GPU what PyTorch's allocator held; on a CPU the peak of the process's resident memory, less what it had before
+    the network was built.
     """
     arguments = f"{preset!r}, {slots}, {replace(setting, batch_size=1)!r}, {training}"
     call = f"from train.cost import Setting, measure_memory; print(measure_memory({arguments}))"
@@ -176,10 +176,17 @@ def peak_memory(preset: str, slots: int, setting: Setting, training: bool) -> in
 def measure_memory(preset: str, slots: int, setting: Setting, training: bool) -> int:
     """What `peak_memory` runs in its process."""
     torch.set_num_threads(setting.threads)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _resident_memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew: imports had theirs
     timer = Timer(preset_config(preset, slots, setting.image_size), setting)
     for _ in range(2):
         timer.training_step() if training else timer.inference()
     if setting.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return _resident_memory("VmHWM") - before
+
+
+def _resident_memory(field: str) -> int:
+    """Bytes that this process has (VmRSS) or had at most (VmHWM) in memory; Linux alone tells both."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
