@@ -67,6 +67,11 @@ def objects(store: Store, index: int) -> list[dict[str, float]]:
     ]
 
 
+def arrays(store: Store) -> dict[str, np.ndarray]:
+    named = {"images": store.images, "labels": store.labels, "depth": store.depth, "cameras": store.cameras}
+    return named | {f"factors/{name}": array for name, array in store.factors.items()}
+
+
 def all_objects(store: Store):
     """Index, label and factors of every object of a store."""
     for index in range(len(store)):
@@ -75,13 +80,11 @@ def all_objects(store: Store):
 
 
 def test_scenes_depend_on_seed_and_number_and_not_on_processes(rooms: Store, tmp_path: Path) -> None:
-    again = render(tmp_path / "one", "rooms", "--count", COUNT, "--seed", 3, "--depth", "--processes", 1)
-    for name, info in rooms.manifest.arrays.items():
-        assert again.manifest.arrays[name]["sha256"] == info["sha256"], name
+    fewer = render(tmp_path / "fewer", "rooms", "--count", COUNT - 40, "--seed", 3, "--depth", "--processes", 1)
+    for name, array in arrays(fewer).items():
+        np.testing.assert_array_equal(array, arrays(rooms)[name][: COUNT - 40], err_msg=name)
     other = render(tmp_path / "other", "rooms", "--count", 5, "--seed", 4, "--processes", 1)
     assert not any(np.array_equal(a, b) for a, b in zip(other.images, rooms.images, strict=False))
-    fewer = render(tmp_path / "fewer", "rooms", "--count", 5, "--seed", 3, "--processes", 1)
-    assert np.array_equal(fewer.images, rooms.images[:5])
 
 
 def test_depth_puts_floor_and_walls_where_they_are(rooms: Store) -> None:
