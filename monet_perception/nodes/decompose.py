@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from monet_perception_msgs.srv import DecodeSlots
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.utilities import remove_ros_args
@@ -30,12 +31,11 @@ from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
 from monet_perception.nodes.outputs import NEED_DEPTH, Outputs, Scene, Style
 from monet_perception.nodes.parameters import Parameters
-from monet_perception.nodes.process import spin
+from monet_perception.nodes.process import NOT_CONFIGURED, spin
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_latents
 from monet_perception.nodes.worker import NewestFirstWorker
 from monet_perception.tracking import Tracker
-from monet_perception_msgs.srv import DecodeSlots
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 LOG_EVERY = 5.0
@@ -105,7 +105,7 @@ class DecomposeNode(LifecycleNode):
             self._inputs = Inputs(self, self._settings["transport"], self._on_image, self._on_depth, self._on_info)
         except Exception as error:
             # Whatever it is, the node stays and can be configured again; what is unexpected shows where it came from.
-            self._configuration_fault = f"can't be configured: {error}"
+            self._configuration_fault = f"{NOT_CONFIGURED}: {error}"
             expected = isinstance(error, (ValueError, OSError, RuntimeError))
             self.get_logger().error(self._configuration_fault if expected else traceback.format_exc())
             self._tear_down()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from monet_perception.nodes.camera import DEMO_CLIP
+from monet_perception.nodes.process import NOT_CONFIGURED
 
 PATIENCE = 120.0
 """Seconds that the nodes may take to find each other; most of it is loading the network on a busy machine."""
@@ -53,7 +54,6 @@ class Demo:
             clip = ["--clip", str(options.clip), "--wait-for", "2", "--patience", str(PATIENCE)]
             camera = self._start("camera", clip + loop)
             self._wait(camera, others=(decompose, viewer))
-            time.sleep(LAST_FRAMES)
         except KeyboardInterrupt:
             pass
         return self._finish()
@@ -82,9 +82,12 @@ class Demo:
         return process
 
     def _wait(self, camera: subprocess.Popen[bytes], others: tuple[subprocess.Popen[bytes], ...]) -> None:
-        """Waits for the camera to end, or for any of the others to do so, which they shouldn't."""
+        """Waits for the camera to end; or for one of the others to end or give up, which they shouldn't."""
         while camera.poll() is None and all(process.poll() is None for process in others):
-            time.sleep(0.1)
+            if NOT_CONFIGURED in self._log.read_text(errors="replace"):
+                return
+            time.sleep(0.2)
+        time.sleep(LAST_FRAMES)
 
     def _finish(self) -> int:
         """Ends the viewer, which then writes its pictures, and after it the others."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from monet_perception_msgs.msg import SlotArray
 from numpy.typing import NDArray
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
@@ -23,7 +24,6 @@ from monet_perception.nodes.markers import build_markers, shown_tracks
 from monet_perception.nodes.overlay import draw_overlay, label_image
 from monet_perception.nodes.slot_messages import slot_array
 from monet_perception.slots import background_slots
-from monet_perception_msgs.msg import SlotArray
 
 TOPICS: dict[str, type] = {
     "slots": SlotArray,

@@ -9,6 +9,9 @@ import rclpy
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
+NOT_CONFIGURED = "can't be configured"
+"""How a node begins to say why it has no network; the demo looks for it."""
+
 
 def spin(node: Node, done: Callable[[], bool] = lambda: False) -> None:
     """Works off the node's callbacks.

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from monet_perception_msgs.msg import Slot, SlotArray
+from monet_perception_msgs.srv import DecodeSlots
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 from sensor_msgs.msg import Image, RegionOfInterest
@@ -15,8 +17,6 @@ from monet_perception.geometry import SlotGeometry
 from monet_perception.nodes.conversions import MessageError, float_array, image_message
 from monet_perception.nodes.overlay import Region
 from monet_perception.slots import mask_area
-from monet_perception_msgs.msg import Slot, SlotArray
-from monet_perception_msgs.srv import DecodeSlots
 
 if TYPE_CHECKING:  # who only reads messages needs no torch
     from monet_perception.decomposer import Decomposition

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import rclpy
+from monet_perception_msgs.msg import Slot, SlotArray
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -32,10 +33,9 @@ from monet_perception.nodes.process import spin
 from monet_perception.nodes.separation import separated
 from monet_perception.nodes.slot_messages import read_masks, read_reconstructions, read_region
 from monet_perception.palette import track_colours
-from monet_perception_msgs.msg import Slot, SlotArray
 
 KEPT = 60
-"""Images and labels that wait for their slots."""
+"""Frames that wait for their missing parts."""
 REFRESH = 0.25
 """Seconds between two refreshes of the table."""
 PLAIN_REFRESH = 2.0
@@ -85,7 +85,7 @@ class Tally:
 
 
 class ViewerNode(Node):
-    """Puts images, labels and slots of the same stamp together.
+    """Puts images, labels and slots of the same stamp together, in whatever order they come.
 
     Args:
         pictures: what to write; None: nothing.
@@ -98,14 +98,13 @@ class ViewerNode(Node):
         self.newest: SlotArray | None = None
         self._pictures = pictures
         self._show = show
-        self._images: OrderedDict[int, Image | CompressedImage] = OrderedDict()
-        self._labels: OrderedDict[int, Image] = OrderedDict()
+        self._frames: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._arrivals: deque[float] = deque(maxlen=30)
         every = QoSProfile(depth=50)  # reliable: it counts the frames
         image = self.resolve_topic_name("image")
         self.create_subscription(Image, image, self._on_image, every)
         self.create_subscription(CompressedImage, f"{image}/compressed", self._on_image, every)
-        self.create_subscription(Image, "labels", self._on_labels, every)
+        self.create_subscription(Image, "labels", lambda message: self._add("labels", message), every)
         self.create_subscription(SlotArray, "scene/slots", self._on_slots, every)
 
     def rate(self) -> float:
@@ -115,12 +114,8 @@ class ViewerNode(Node):
         return (len(self._arrivals) - 1) / (self._arrivals[-1] - self._arrivals[0])
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        stamp = stamp_nanoseconds(message.header)
-        self.tally.images.add(stamp)
-        _keep(self._images, stamp, message)
-
-    def _on_labels(self, message: Image) -> None:
-        _keep(self._labels, stamp_nanoseconds(message.header), message)
+        self.tally.images.add(stamp_nanoseconds(message.header))
+        self._add("image", message)
 
     def _on_slots(self, message: SlotArray) -> None:
         stamp = stamp_nanoseconds(message.header)
@@ -128,20 +123,32 @@ class ViewerNode(Node):
         self.tally.answered.add(stamp)
         self.tally.latencies.append((self.get_clock().now().nanoseconds - stamp) / NANOSECONDS)
         self.newest = message
-        try:
-            self._look_at(message, stamp)
-        except MessageError as error:
-            self.get_logger().warning(f"frame not drawn: {error}", throttle_duration_sec=5.0)
+        self._add("slots", message)
 
-    def _look_at(self, message: SlotArray, stamp: int) -> None:
-        masks, roi = read_masks(message), read_region(message)
-        merit = self._score(masks, roi, self._labels.pop(stamp, None))
-        image = self._images.pop(stamp, None)
-        if image is None or (self._pictures is None and not self._show):
+    def _add(self, part: str, message: Any) -> None:
+        """Keeps a part of a frame, and looks at the frame when nothing of it is missing."""
+        stamp = stamp_nanoseconds(message.header)
+        parts = self._frames.setdefault(stamp, {})
+        parts[part] = message
+        while len(self._frames) > KEPT:
+            self._frames.popitem(last=False)
+        if {"image", "slots"} <= parts.keys() and ("labels" in parts or not self.count_publishers("labels")):
+            del self._frames[stamp]
+            try:
+                self._look_at(stamp, **parts)
+            except MessageError as error:
+                self.get_logger().warning(f"frame not drawn: {error}", throttle_duration_sec=5.0)
+
+    def _look_at(
+        self, stamp: int, image: Image | CompressedImage, slots: SlotArray, labels: Image | None = None
+    ) -> None:
+        masks, roi = read_masks(slots), read_region(slots)
+        merit = self._score(masks, roi, labels)
+        if self._pictures is None and not self._show:
             return
         rgb = to_rgb(image) if isinstance(image, Image) else compressed_to_rgb(image)
-        tracks = [slot.track_id for slot in message.slots]
-        panels = draw_panels(rgb, masks, tracks, roi, read_reconstructions(message))
+        tracks = [slot.track_id for slot in slots.slots]
+        panels = draw_panels(rgb, masks, tracks, roi, read_reconstructions(slots))
         if self._pictures is not None:
             self._pictures.add(stamp / NANOSECONDS, panels, merit)
         if self._show:
@@ -210,12 +217,6 @@ def _watch(node: ViewerNode, console: Console) -> None:
         spin(node, lambda: show(None))
         if node.newest is not None:
             console.print(slot_table(node.newest))
-
-
-def _keep(waiting: OrderedDict[int, Any], stamp: int, message: Any) -> None:
-    waiting[stamp] = message
-    while len(waiting) > KEPT:
-        waiting.popitem(last=False)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,136 @@
+"""The demo as a user runs it: three processes over DDS, on a stand-in clip of a second and a half."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from monet_perception.checkpoint import save_checkpoint
+from monet_perception.networks import PRESETS, Monet
+from monet_perception.nodes.camera import DEMO_CLIP, Clip
+from monet_perception.nodes.pictures import ANIMATION_BYTES, ANIMATION_FRAMES, Pictures
+
+FRAMES, RATE = 15, 10
+
+
+def write_clip(folder: Path) -> Path:
+    """A square that moves over a plain background, with depth, camera_info and labels, as MCAP."""
+    types = get_typestore(Stores.ROS2_JAZZY)
+    kinds = {
+        "/camera/image": "sensor_msgs/msg/Image",
+        "/camera/depth": "sensor_msgs/msg/Image",
+        "/camera/labels": "sensor_msgs/msg/Image",
+        "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
+    }
+    image, info, header, time, region = (
+        types.types[name]
+        for name in (
+            "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo", "std_msgs/msg/Header",
+            "builtin_interfaces/msg/Time", "sensor_msgs/msg/RegionOfInterest",
+        )
+    )  # fmt: skip
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections = {topic: writer.add_connection(topic, kind, typestore=types) for topic, kind in kinds.items()}
+        for index in range(FRAMES):
+            stamp = 10**18 + index * 10**9 // RATE
+            head = header(time(stamp // 10**9, stamp % 10**9), "camera_optical_frame")
+            labels = np.zeros((48, 64), np.uint8)
+            labels[20:36, 10 + index : 26 + index] = 4
+            colours = np.where(labels[..., None] > 0, np.uint8([250, 60, 40]), np.uint8([40, 90, 160]))
+            depth = np.where(labels > 0, 1500, 3000).astype(np.uint16)
+
+            def message(encoding, pixels, head=head):
+                data = np.frombuffer(pixels.tobytes(), np.uint8)
+                return image(head, 48, 64, encoding, 0, pixels.nbytes // 48, data)
+
+            k = np.array([60, 0, 32, 0, 60, 24, 0, 0, 1], float)
+            nothing = np.zeros(0), np.eye(3).ravel(), np.zeros(12)
+            calibration = info(head, 48, 64, "", nothing[0], k, nothing[1], nothing[2], 0, 0, region(0, 0, 0, 0, False))
+            for topic, content in {
+                "/camera/camera_info": calibration,
+                "/camera/depth": message("16UC1", depth),
+                "/camera/labels": message("mono8", labels),
+                "/camera/image": message("rgb8", colours),
+            }.items():
+                writer.write(connections[topic], stamp, types.serialize_cdr(content, kinds[topic]))
+    return next(folder.glob("*.mcap"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip")
+
+
+def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "monet_perception.nodes.demo", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_the_demo_ends_by_itself_with_a_video_a_picture_and_a_summary(clip, tmp_path):
+    checkpoint = tmp_path / "a.safetensors"
+    save_checkpoint(checkpoint, Monet(PRESETS["monet_rn18_star"]), dataset="none", steps=0)
+    run = demo("--clip", clip, "--checkpoint", checkpoint, "--output", tmp_path / "out", "--gif")
+    assert run.returncode == 0, run.stderr
+    answered, seen = map(int, re.search(r"(\d+) of (\d+) frames answered", run.stdout.splitlines()[-6]).groups())
+    assert seen == FRAMES
+    assert 0 < answered <= FRAMES
+    assert "every visible object in a slot of its own" in run.stdout
+    assert re.search(r"latency, image stamp to slots: median [\d.]+ ms", run.stdout)
+    for name in ("overlay.mp4", "overlay.png", "overlay.gif"):
+        assert f"{tmp_path / 'out' / name}" in run.stdout
+    video = cv2.VideoCapture(str(tmp_path / "out/overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == answered
+    assert cv2.imread(str(tmp_path / "out/overlay.png")).shape == (360, 3 * 360 + 12, 3)
+    # Depth and camera_info found their way: slots have a place in 3D.
+    assert re.search(r"[+-]\d\.\d\d [+-]\d\.\d\d \+\d\.\d\d", run.stdout)
+
+
+def test_without_slots_the_demo_fails_and_shows_why(clip, tmp_path):
+    (tmp_path / "broken.safetensors").write_bytes(b"PK\x03\x04 no checkpoint")
+    run = demo("--clip", clip, "--checkpoint", tmp_path / "broken.safetensors", "--output", tmp_path / "out")
+    assert run.returncode == 1
+    assert "No slots arrived" in run.stderr
+    assert "it may run code when it is loaded" in run.stderr  # what decompose said
+
+
+@pytest.mark.parametrize(("option", "name"), [("--clip", "clip"), ("--checkpoint", "checkpoint")])
+def test_a_missing_file_is_named_at_once(clip, tmp_path, option, name):
+    run = demo("--clip", clip, option, tmp_path / "none", "--output", tmp_path / "out")
+    assert run.returncode == 1
+    assert f"no {name} at {tmp_path / 'none'}" in run.stderr
+
+
+def test_a_clip_that_is_none(tmp_path):
+    (tmp_path / "a.mcap").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="can't be read as a recording"):
+        Clip(tmp_path / "a.mcap")
+
+
+@pytest.mark.skipif(not DEMO_CLIP.exists(), reason="the shipped clip is not made yet")
+def test_the_shipped_clip_is_what_the_demo_needs():
+    clip = Clip(DEMO_CLIP)
+    assert {"/camera/depth", "/camera/camera_info", "/camera/labels", "/camera/pose"} <= set(clip.topics)
+    times = [message.time for message in clip if message.topic == clip.image_topic]
+    assert 10 <= (times[-1] - times[0]) / 1e9 <= 20
+    assert DEMO_CLIP.stat().st_size <= 8_000_000
+
+
+def test_animations_stay_small_however_long_the_run(tmp_path):
+    pictures = Pictures(tmp_path, animation=True)
+    rng = np.random.default_rng(0)
+    for index in range(200):
+        panels = cv2.resize(rng.integers(0, 255, (30, 90, 3), np.uint8), (1092, 360), interpolation=cv2.INTER_LINEAR)
+        pictures.add(index / 10, panels, (0.0,))
+    pictures.close()
+    assert pictures.gif.stat().st_size <= ANIMATION_BYTES
+    with PillowImage.open(pictures.gif) as gif:
+        assert 10 <= gif.n_frames <= ANIMATION_FRAMES
