@@ -21,7 +21,8 @@ from painted_scenes import paint_store, save_network
 from monet_perception.decomposer import Decomposer
 from train.composition import compose, kl_per_latent
 from train.data.store import Store
-from train.explore import Explorer, main, swap, to_bytes
+from train.exploration import Explorer, drag_latents, swap
+from train.explore import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT = 60_000  # milliseconds; the machine may be busy
@@ -57,6 +58,17 @@ def test_places_beyond_the_store_are_its_ends(decomposer: Decomposer, store: Sto
     explorer = Explorer(decomposer, store)
     assert explorer.scene(10_000).index == len(store) - 1
     assert explorer.scene(-1).index == 0
+
+
+def test_only_dragged_latents_move(decomposer: Decomposer, store: Store) -> None:
+    scene = Explorer(decomposer, store).scene(3)
+    order = scene.order(2)
+    values = [round(float(scene.latents[2, z]), 2) for z in order]
+    np.testing.assert_array_equal(drag_latents(scene, 2, values).latents, scene.latents)
+    values[1] += 0.01
+    moved = drag_latents(scene, 2, values).latents
+    assert moved[2, order[1]] == np.float32(values[1])
+    assert (moved != scene.latents).sum() == 1
 
 
 def test_errors_name_the_cause(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,6 +128,10 @@ def page(address: str) -> Iterator[Any]:
             browser.close()
 
 
+def to_bytes(picture: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+
+
 def shown(page: Any, name: str) -> np.ndarray:
     """The picture that the page shows under a name, as RGB."""
     source = page.locator(f"#{name} img").get_attribute("src")
@@ -155,8 +171,8 @@ def test_a_user_explores(page: Any, decomposer: Decomposer, store: Store) -> Non
     page.locator("#scene input").fill("7")
     page.locator("#scene input").press("Enter")
     eventually_shows(page, "input", np.array(store.images[7]))
-    encoded = decomposer(np.array(store.images[7])).latent_mean
-    log_sigma = decomposer(np.array(store.images[7])).latent_log_sigma
+    seen = decomposer(np.array(store.images[7]))
+    encoded, log_sigma = seen.latent_mean, seen.latent_log_sigma
     eventually_shows(page, "composed", to_bytes(compose(decomposer, encoded).image))
 
     # A slot is picked: its own picture, its most active latent on the top slider.
@@ -181,6 +197,14 @@ def test_a_user_explores(page: Any, decomposer: Decomposer, store: Store) -> Non
     second = int(np.argsort(-kl_per_latent(encoded[2], log_sigma[2]), kind="stable")[1])
     moved[2, second] = drag(page, 1, 0.1)
     eventually_shows(page, "composed", to_bytes(compose(decomposer, moved).image))
+
+    # A click on the segmentation picks the slot that owns the pixel, and a click on the button picks ours again.
+    owner = int(seen.masks[:, 16, 16].argmax())
+    page.locator("#segmentation img").click()
+    page.locator("#slot label.selected", has_text=f"S{owner + 1}").wait_for()
+    eventually_shows(page, "unmasked", to_bytes(compose(decomposer, moved).reconstructions[owner]))
+    page.locator("#slot label", has_text="S3").click()
+    eventually_shows(page, "unmasked", to_bytes(compose(decomposer, moved).reconstructions[2]))
 
     # The slot is swapped with one of another scene: both scenes change.
     page.locator("#other input").fill("11")

@@ -84,7 +84,7 @@ def match_slots(
     """
     if store.labels is None:
         raise StoreError(f"{store.path} has no labels: slots can't be matched to objects")
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ("mean", "log_sigma", *IMAGE_FACTORS)}
+    columns: dict[str, list[Any]] = {name: [] for name in ("mean", "log_sigma", *IMAGE_FACTORS)}
     places: list[tuple[int, int]] = []
     objects = 0
     for batch in decompose_store(

@@ -306,9 +306,15 @@ def _save_examples(
 
 def one_of(batch: Decomposition, i: int) -> Decomposition:
     """Image i of a batch, as the decomposer would return it alone."""
-    arrays = ("masks", "latent_mean", "latent_log_sigma", "image", "reconstructions", "decoded_masks")
-    picked = {name: getattr(batch, name) for name in arrays}
-    return dataclasses.replace(batch, **{name: None if array is None else array[i] for name, array in picked.items()})
+    return dataclasses.replace(
+        batch,
+        masks=batch.masks[i],
+        latent_mean=batch.latent_mean[i],
+        latent_log_sigma=batch.latent_log_sigma[i],
+        image=batch.image[i],
+        reconstructions=None if batch.reconstructions is None else batch.reconstructions[i],
+        decoded_masks=None if batch.decoded_masks is None else batch.decoded_masks[i],
+    )
 
 
 def _report(results: Sequence[Evaluation], options: argparse.Namespace, command: str, console: Console) -> None:

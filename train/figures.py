@@ -40,7 +40,7 @@ class Example:
 
 def slot_colours(count: int) -> Image:
     """[count, 3] RGB in [0, 1], the same colour for the same slot in every figure."""
-    return track_colours(np.arange(count)).astype(np.float32) / 255
+    return (track_colours(np.arange(count)) / np.float32(255)).astype(np.float32)
 
 
 def colour_masks(masks: Image) -> Image:
@@ -188,8 +188,8 @@ def _example_column(example: Example) -> Image:
     segmentation = [colour_masks(one.masks)]
     if example.labels is not None:
         segmentation.append(colour_labels(example.labels))
-    rows = [
-        [one.image.astype(np.float32) / 255],
+    rows: list[list[Image]] = [
+        [(one.image / np.float32(255)).astype(np.float32)],
         [np.clip(one.reconstruction(), 0, 1)],
         segmentation,
         *([seen, seen * mask[..., None]] for seen, mask in zip(one.reconstructions, one.decoded_masks, strict=True)),

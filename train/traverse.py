@@ -75,7 +75,7 @@ def traverse(
     order = np.argsort(-kl)[:latents].tolist()
     values = np.linspace(-extent, extent, steps, dtype=np.float32)
     sweeps = sweep(decomposer, decomposition.latent_mean, slot, order, values)
-    original = decomposition.image.astype(np.float32) / 255
+    original = (decomposition.image / np.float32(255)).astype(np.float32)
     return figures.traversal_figure(sweeps, kl, show=show, original=original, title=title)
 
 

@@ -46,7 +46,8 @@ class Factor:
     @property
     def known(self) -> NDArray[np.bool_]:
         """[N], where the factor has a value."""
-        return self.values >= 0 if self.categorical else np.isfinite(self.values.astype(np.float64))
+        values = self.values.astype(np.float64)
+        return values >= 0 if self.categorical else np.isfinite(values)
 
     def classes(self) -> NDArray[np.int64]:
         """[N] class of each sample: its category, or one of ten bins of about equal population."""
@@ -103,7 +104,11 @@ class Disentanglement:
 
 
 def disentanglement_scores(
-    codes: Floats, factors: Sequence[Factor], *, seed: int = 0, progress: Callable[[str], None] = lambda _: None
+    codes: NDArray[np.floating],
+    factors: Sequence[Factor],
+    *,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Disentanglement:
     """All scores.
 
@@ -115,9 +120,9 @@ def disentanglement_scores(
     Raises:
         DisentanglementError: no factor varies, or there are too few samples.
     """
-    codes = np.asarray(codes, dtype=np.float64)
+    exact = codes.astype(np.float64)
     varying = [factor for factor in factors if _varies(factor)]
-    _check(codes, varying)
+    _check(exact, varying)
 
     def announced[T](name: str, score: Callable[[], T]) -> T:
         progress(name)
@@ -127,11 +132,11 @@ def disentanglement_scores(
         samples=len(codes),
         factors=tuple(factor.name for factor in varying),
         constant=tuple(factor.name for factor in factors if not _varies(factor)),
-        dci=announced("DCI", lambda: dci(codes, varying, seed=seed)),
-        mig=announced("MIG", lambda: mutual_information_gap(codes, varying)),
-        sap=announced("SAP", lambda: separated_attribute_predictability(codes, varying, seed=seed)),
-        factor_vae=announced("FactorVAE", lambda: factor_vae_score(codes, varying, seed=seed)),
-        infomec=announced("InfoMEC", lambda: infomec(codes, varying, seed=seed)),
+        dci=announced("DCI", lambda: dci(exact, varying, seed=seed)),
+        mig=announced("MIG", lambda: mutual_information_gap(exact, varying)),
+        sap=announced("SAP", lambda: separated_attribute_predictability(exact, varying, seed=seed)),
+        factor_vae=announced("FactorVAE", lambda: factor_vae_score(exact, varying, seed=seed)),
+        infomec=announced("InfoMEC", lambda: infomec(exact, varying, seed=seed)),
     )
 
 
