@@ -24,7 +24,7 @@ OUTPUTS = ("slots", "overlay", "labels", "error", "markers", "cloud")
 
 def beside_image(topic: str) -> PythonExpression:
     """The topic of that name in the image's own namespace, where camera drivers put it."""
-    return PythonExpression(["'", LaunchConfiguration("image"), f"'.rpartition('/')[0] + '/{topic}'"])
+    return PythonExpression(["''.join('", LaunchConfiguration("image"), f"'.rpartition('/')[:2]) + '{topic}'"])
 
 
 ARGUMENTS = [
