@@ -73,6 +73,7 @@ KINDS: dict[str, Kind] = {
         factors=tabletop.FACTORS,
         size=128,
         shadow_size=1024,
+        textures=tabletop.metal,
     ),
     "clutter": Kind(
         sample=clutter.sample_clutter,

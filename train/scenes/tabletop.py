@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from train.data.manifest import Factor
 from train.scenes.scene import Camera, Light, Scene, Thing, yaw_rotation
@@ -19,8 +20,8 @@ OBJECTS = (3, 10)
 SHAPES = ("cube", "cylinder", "sphere")
 SIZES = {"small": 0.35, "large": 0.7}
 """Half height of cylinders and spheres, metres; cubes are smaller by the square root of two, as in CLEVR."""
-MATERIALS = {"rubber": (0.15, 0.1), "metal": (1.0, 0.75)}
-"""Specular and shininess."""
+MATERIALS = {"rubber": (0.1, 0.1), "metal": (1.0, 0.85)}
+"""Specular and shininess; metal also has the texture of `metal`."""
 COLOURS = {
     "grey": (87, 87, 87),
     "red": (173, 35, 35),
@@ -46,6 +47,19 @@ REACH = 3.2
 MARGIN = 0.3
 """Least distance between two objects, metres."""
 _TABLE = (40.0, 40.0, 0.5)
+
+
+def metal() -> NDArray[np.uint8]:
+    """uint8 [1, 64, 64, 3]: what a polished surface mirrors, in place of reflections, which MuJoCo draws in planes only.
+
+    A bright horizon above a dark ground, brighter towards two sides.
+    """
+    down, around = np.indices((64, 64)) / 64
+    horizon = np.exp(-(((down - 0.4) / 0.13) ** 2))
+    ground = 1 / (1 + np.exp(-(down - 0.55) / 0.04))
+    brightness = 0.8 + 0.2 * horizon - 0.28 * ground
+    brightness *= 0.94 + 0.06 * np.cos(4 * np.pi * around)
+    return np.repeat(np.rint(255 * brightness).astype(np.uint8)[None, ..., None], 3, axis=-1)
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,8 @@ class _Item:
         red, green, blue = (channel / 255 for channel in COLOURS[self.colour])
         return Thing(
             "box" if self.shape == "cube" else self.shape, (half, half, half), self.centre, (red, green, blue), label,
-            yaw_rotation(math.radians(self.rotation)), specular=specular, shininess=shininess,
+            yaw_rotation(math.radians(self.rotation)), texture=0 if self.material == "metal" else None,
+            specular=specular, shininess=shininess,
         )  # fmt: skip
 
 
