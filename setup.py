@@ -54,7 +54,7 @@ EXTRAS = {
         "torchmetrics>=1.7",
         "tqdm>=4.66",
     ],
-    "render": ["mujoco>=3.3", "rosbags>=0.11", "rosbags-image>=0.10"],
+    "render": ["mujoco>=3.3", "rosbags>=0.11", "rosbags-image>=0.10", "tqdm>=4.66"],
     "tensorflow": ["tensorflow-cpu>=2.19"],
     "explore": ["gradio>=6"],
     # `colcon build` on a machine without ROS.
