@@ -50,7 +50,7 @@ _TABLE = (40.0, 40.0, 0.5)
 
 
 def metal() -> NDArray[np.uint8]:
-    """uint8 [1, 64, 64, 3]: what a polished surface mirrors, in place of reflections, which MuJoCo draws in planes only.
+    """uint8 [1, 64, 64, 3]: what a polished surface mirrors; MuJoCo draws reflections in planes only.
 
     A bright horizon above a dark ground, brighter towards two sides.
     """
