@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,16 +29,12 @@ SceneNetSplit = Literal["train", "val"]
 
 
 @dataclass(frozen=True)
-class _Trajectory:
-    """What is used of a trajectory's protobuf."""
+class _Part:
+    """A protobuf, and the trajectories in it."""
 
-    folder: Path
-    frames: NDArray[np.int32]
-    """[V]"""
-    poses: NDArray[np.float32]
-    """[V, 6]: camera and look-at point halfway through the exposure."""
-    foreground: NDArray[np.int32]
-    """Instance ids of the objects, ascending."""
+    protobuf: Path
+    views: list[int]
+    """How many each trajectory has."""
 
 
 class SceneNet:
@@ -71,8 +68,10 @@ class SceneNet:
         if crop.height != crop.width or crop.bottom > HEIGHT or crop.right > WIDTH:
             raise SourceError(f"the crop {crop} is not a square inside SceneNet's {HEIGHT}x{WIDTH} views")
         self.crop, self.size = crop, size
-        self._trajectories = _read_trajectories(source, split)
-        self._drawn = _draw([len(trajectory.frames) for trajectory in self._trajectories], views, seed)
+        self._images = source / split
+        self._parts = _find_parts(source, split)
+        counts = [count for part in self._parts for count in part.views]
+        self._drawn = _draw(counts, views, seed)
         self.layout = Layout(
             dataset="scenenet",
             split=split,
@@ -86,7 +85,7 @@ class SceneNet:
             depth=True,
             camera_fields=CAMERA_FIELDS,
             groups=True,
-            options={"views": views, "crop": str(crop), "trajectories": len(self._trajectories)},
+            options={"views": views, "crop": str(crop), "trajectories": len(counts)},
         )
 
     @property
@@ -96,26 +95,31 @@ class SceneNet:
 
     def read(self, start: int = 0) -> Iterator[Sample | BrokenRecord]:
         """Views from the `start`-th drawn on; one with a missing or broken file is a broken record."""
-        for record in range(start, len(self._drawn)):
-            number, view = self._drawn[record]
-            try:
-                yield self._sample(record, int(number), int(view))
-            except (OSError, ValueError) as error:
-                yield BrokenRecord(record, str(error))
+        ends = list(accumulate(len(part.views) for part in self._parts))
+        for part, first, end in zip(self._parts, [0, *ends], ends, strict=False):
+            inside = (self._drawn[start:, 0] >= first) & (self._drawn[start:, 0] < end)
+            if not inside.any():
+                continue
+            trajectories = _parse(part.protobuf)  # one in memory at a time: all of them are gigabytes
+            for record in (start + np.flatnonzero(inside)).tolist():
+                number, view = self._drawn[record].tolist()
+                try:
+                    yield self._sample(record, number, trajectories[number - first], view)
+                except (OSError, ValueError) as error:
+                    yield BrokenRecord(record, str(error))
 
-    def _sample(self, record: int, number: int, view: int) -> Sample:
-        trajectory = self._trajectories[number]
-        folder, frame = trajectory.folder, trajectory.frames[view]
-        photo_path, depth_path, instance_path = (
-            folder / kind / f"{frame}.{suffix}"
+    def _sample(self, record: int, number: int, trajectory: Any, place: int) -> Sample:
+        view = trajectory.views[place]
+        paths = {
+            kind: self._images / trajectory.render_path / kind / f"{view.frame_num}.{suffix}"
             for kind, suffix in (("photo", "jpg"), ("depth", "png"), ("instance", "png"))
-        )
-        photo = _checked(photo_path, read_image(photo_path), np.uint8)
-        ray = _checked(depth_path, read_map(depth_path), np.uint16)
-        instance = _checked(instance_path, read_map(instance_path), np.uint16)
-        maps = [self.crop(array) for array in (_labels(instance, trajectory.foreground), _ray_to_z(ray))]
+        }
+        photo = _checked(paths["photo"], read_image(paths["photo"]), np.uint8)
+        ray = _checked(paths["depth"], read_map(paths["depth"]), np.uint16)
+        instance = _checked(paths["instance"], read_map(paths["instance"]), np.uint16)
+        maps = [self.crop(array) for array in (_labels(instance, _foreground(trajectory)), _ray_to_z(ray))]
         labels, depth = (resize_map(array, self.size) for array in maps)
-        camera = np.concatenate([self._intrinsics(), trajectory.poses[view]]).astype(np.float32)
+        camera = np.concatenate([self._intrinsics(), _pose(view)]).astype(np.float32)
         image = resize_image(self.crop(photo), self.size)
         return Sample(record, image, labels, depth=depth, camera=camera, group=number)
 
@@ -168,54 +172,57 @@ def _checked(path: Path, array: NDArray[Any], dtype: type) -> NDArray[Any]:
 
 def _draw(views: list[int], count: int | None, seed: int) -> NDArray[np.int64]:
     """[n, 2]: trajectory and view of `count` different ones (fewer where there are fewer), sorted."""
-    pairs = np.array([(t, v) for t, number in enumerate(views) for v in range(number)], np.int64).reshape(-1, 2)
-    if count is None or count >= len(pairs):
-        return pairs
-    return pairs[np.sort(np.random.default_rng(seed).choice(len(pairs), count, replace=False))]
+    ends = np.cumsum(views)
+    total = int(ends[-1])
+    if count is None or count >= total:
+        drawn = np.arange(total)
+    else:
+        drawn = np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
+    trajectory = np.searchsorted(ends, drawn, side="right")
+    return np.stack([trajectory, drawn - (ends - views)[trajectory]], axis=1)
 
 
-def _read_trajectories(source: Path, split: SceneNetSplit) -> list[_Trajectory]:
+def _find_parts(source: Path, split: SceneNetSplit) -> list[_Part]:
     images = source / split
     if not images.is_dir():
         raise SourceError(f"{images} doesn't exist; --source is the folder that holds {split}/ and the protobufs")
     if split == "val":
         protobufs = [source / "scenenet_rgbd_val.pb"]
     else:
-        parts = sorted(int(path.name) for path in images.iterdir() if path.name.isdigit())
-        protobufs = [source / "train_protobufs" / f"scenenet_rgbd_train_{part}.pb" for part in parts]
+        numbers = sorted(int(path.name) for path in images.iterdir() if path.name.isdigit())
+        protobufs = [source / "train_protobufs" / f"scenenet_rgbd_train_{number}.pb" for number in numbers]
     if not protobufs:
         raise SourceError(f"{images} holds none of the parts 0 to 16")
-    trajectories = [trajectory for path in protobufs for trajectory in _parse_protobuf(path, images)]
-    if not trajectories:
-        raise SourceError(f"the protobufs of {split} name no trajectory")
-    return trajectories
+    parts = [_Part(path, [len(trajectory.views) for trajectory in _parse(path)]) for path in protobufs]
+    if not any(count for part in parts for count in part.views):
+        raise SourceError(f"the protobufs of {split} name no view")
+    return parts
 
 
-def _parse_protobuf(path: Path, images: Path) -> Iterator[_Trajectory]:
+def _parse(protobuf: Path) -> Any:
+    """Trajectories of a protobuf."""
     trajectories_class, decode_error = _protobuf()
     message = trajectories_class()
     try:
-        message.ParseFromString(path.read_bytes())
+        message.ParseFromString(protobuf.read_bytes())
     except FileNotFoundError:
-        raise SourceError(f"{path} is missing; it is published beside the images, in a file of its own") from None
+        raise SourceError(f"{protobuf} is missing; it is published beside the images, in a file of its own") from None
     except decode_error as error:
-        raise SourceError(f"{path} is truncated or no SceneNet protobuf ({error})") from error
-    for trajectory in message.trajectories:
-        poses = [_middle(view.shutter_open, view.shutter_close) for view in trajectory.views]
-        yield _Trajectory(
-            folder=images / trajectory.render_path,
-            frames=np.array([view.frame_num for view in trajectory.views], np.int32),
-            poses=np.array(poses, np.float32).reshape(-1, 6),
-            foreground=np.array(
-                sorted({i.instance_id for i in trajectory.instances if i.instance_type in FOREGROUND_TYPES}), np.int32
-            ),
-        )
+        raise SourceError(f"{protobuf} is truncated or no SceneNet protobuf ({error})") from error
+    return message.trajectories
 
 
-def _middle(opening: Any, closing: Any) -> NDArray[np.float64]:
-    """Camera and look-at point halfway between two poses."""
+def _foreground(trajectory: Any) -> NDArray[np.int32]:
+    """Instance ids of the objects, ascending."""
+    ids = {i.instance_id for i in trajectory.instances if i.instance_type in FOREGROUND_TYPES}
+    return np.array(sorted(ids), np.int32)
+
+
+def _pose(view: Any) -> NDArray[np.float64]:
+    """[6]: camera and look-at point halfway through the exposure."""
     ends = [
-        [getattr(point, axis) for point in (pose.camera, pose.lookat) for axis in "xyz"] for pose in (opening, closing)
+        [getattr(point, axis) for point in (pose.camera, pose.lookat) for axis in "xyz"]
+        for pose in (view.shutter_open, view.shutter_close)
     ]
     return np.mean(ends, axis=0)
 
