@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from train.data.store import Store
@@ -42,8 +42,13 @@ def compressed(frame: int, array: NDArray[np.uint8]) -> Any:
     return TYPES.types["sensor_msgs/msg/CompressedImage"](header=header(frame), format="png", data=data.reshape(-1))
 
 
-def write_bag(path: Path, topics: dict[str, list[Any]], storage: StoragePlugin = StoragePlugin.MCAP) -> Path:
-    with Writer(path, version=9, storage_plugin=storage) as writer:
+def write_bag(
+    path: Path, topics: dict[str, list[Any]], storage: StoragePlugin = StoragePlugin.MCAP, *, chunks: bool = False
+) -> Path:
+    writer = Writer(path, version=9, storage_plugin=storage)
+    if chunks:
+        writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    with writer:
         connections = {
             topic: writer.add_connection(topic, messages[0].__msgtype__, typestore=TYPES)
             for topic, messages in topics.items()
@@ -121,6 +126,25 @@ def test_broken_messages_are_named_and_skipped(
     assert "record 2: ValueError: its png data can't be decoded" in capsys.readouterr().err
     assert run(bag, tmp_path / "store", "--size", HEIGHT, "--skip-broken") == 0
     np.testing.assert_array_equal(Store.open(tmp_path / "store").images, frames[[0, 1, 3], :, 5:35])
+
+
+def test_a_damaged_chunk_ends_the_bag_there(
+    tmp_path: Path, frames: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Frames that compress: what zstd stores as it is carries no sign of damage.
+    large = frames.repeat(20, axis=1).repeat(20, axis=2)
+    images = [image(n, large[n % 12], "rgb8") for n in range(60)]
+    (file,) = write_bag(tmp_path / "bag", {"/image": images}, chunks=True).glob("*.mcap")
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    file.write_bytes(content)
+    assert run(file, tmp_path / "store", "--size", 8) == 1
+    assert "damaged from here on" in capsys.readouterr().err
+    assert run(file, tmp_path / "store", "--size", 8, "--skip-broken") == 0
+    store = Store.open(tmp_path / "store")
+    assert 0 < len(store) < 60
+    assert store.manifest.statistics["broken"] == [len(store)]
 
 
 def test_wrong_bags_and_topics(tmp_path: Path, frames: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]) -> None:

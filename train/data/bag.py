@@ -78,16 +78,27 @@ class Bag:
         """Images from the `start`-th of those taken on; one that can't be decoded is a broken record."""
         with _open(self.source) as reader:
             wanted = [c for c in reader.connections if c.topic == self.topic]
-            for place, (connection, time, data) in enumerate(reader.messages(wanted)):
-                record, rest = divmod(place, self.every)
-                if rest or record < start:
-                    continue
+            messages = enumerate(reader.messages(wanted))
+            place = -1
+            while True:
                 try:
-                    message = reader.deserialize(data, connection.msgtype)
-                    labels = self._find_labels(reader, message, time)
-                    yield self._sample(record, _to_rgb(message), labels, time - reader.start_time)
-                except Exception as error:  # a broken message may raise anything in the reader's decoding
-                    yield BrokenRecord(record, f"{type(error).__name__}: {error}")
+                    place, (connection, time, data) = next(messages)
+                except StopIteration:
+                    return
+                except Exception as error:  # rosbags lets through what its decompressors raise
+                    yield BrokenRecord((place + 1) // self.every, f"the bag is damaged from here on ({error})")
+                    return
+                record, rest = divmod(place, self.every)
+                if rest == 0 and record >= start:
+                    yield self._read_one(reader, record, connection.msgtype, time, data)
+
+    def _read_one(self, reader: AnyReader, record: int, kind: str, time: int, data: bytes) -> Sample | BrokenRecord:
+        try:
+            message = reader.deserialize(data, kind)
+            labels = self._find_labels(reader, message, time)
+            return self._sample(record, _to_rgb(message), labels, time - reader.start_time)
+        except Exception as error:  # a broken message may raise anything in the reader's decoding
+            return BrokenRecord(record, f"{type(error).__name__}: {error}")
 
     def _sample(self, record: int, image: NDArray[np.uint8], labels: NDArray[np.uint8] | None, elapsed: int) -> Sample:
         if labels is not None and labels.shape != image.shape[:2]:
