@@ -1,17 +1,18 @@
 """Identity and 3D geometry on recordings with ground truth: switches, centroid errors, coverage of the covariance.
 
-    python -m benchmarks.tracking                                  # the shipped clip, true masks and the shipped network
-    python -m benchmarks.tracking A.mcap B.mcap --slots truth      # geometry and tracker alone
+    python -m benchmarks.tracking                                # the shipped clip, true masks and the shipped network
+    python -m benchmarks.tracking A.mcap B.mcap --slots truth    # geometry and tracker alone
     python -m benchmarks.tracking A.mcap --checkpoint mine.safetensors --json result.json
 Rendered sequences: `python -m train.render rooms --sequence OUT.mcap --seed N`.
 
-Slots come from the recorded labels ("truth": what geometry and tracker do by themselves; latents then say nothing) or from a
-network. In each frame a true object is *found* by the slot that covers it with an IoU of at least 0.5, if there is one.
-An identity switch is an object found under another track id than the last time (MOTA's definition, Bernardin and
-Stiefelhagen 2008). IDF1 compares whole trajectories (Ristani et al. 2016). Objects count where at least 0.2 % of the masks'
-pixels show them.
+Slots come from the recorded labels ("truth": what geometry and tracker do by themselves; latents then say nothing) or
+from a network. In each frame a true object is *found* by the slot that covers it with an IoU of at least 0.5, if there
+is one. An identity switch is an object found under another track id than the last time (MOTA's definition, Bernardin
+and Stiefelhagen 2008). IDF1 compares whole trajectories (Ristani et al. 2016). Objects count where at least 0.2 % of
+the masks' pixels show them.
 
-Coverage is the share of frames in which the true centre lies within the covariance's ellipsoid of the stated probability.
+Coverage is the share of frames in which the true centre lies within the covariance's ellipsoid of the stated
+probability.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class Scores:
             "error_median": float(quantiles[0]),
             "error_90": float(quantiles[1]),
             **{
-                f"coverage_{level:.0%}": float(np.mean(distances <= chi2.ppf(level, df=3))) if len(distances) else np.nan
+                f"coverage_{level:.0%}": float(np.mean(distances <= chi2.ppf(level, df=3)))
+                if len(distances)
+                else np.nan
                 for level in LEVELS
             },
         }
@@ -182,7 +185,8 @@ def table(results: dict[str, dict[str, float]]) -> str:
     for name, r in results.items():
         coverage = " / ".join(f"{100 * r[f'coverage_{level:.0%}']:.0f}" for level in LEVELS)
         lines.append(
-            f"{name:<8} {r['objects']:>7}  {100 * r['found']:3.0f} %  {r['switches_per_object']:>15.2f}  {r['idf1']:.2f}  "
+            f"{name:<8} {r['objects']:>7}  {100 * r['found']:3.0f} %  {r['switches_per_object']:>15.2f}  "
+            f"{r['idf1']:.2f}  "
             f"{100 * r['error_median']:9.1f} cm {100 * r['error_90']:6.1f} cm     {coverage} %"
         )
     return "\n".join(lines)
@@ -190,7 +194,9 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recordings", nargs="*", type=Path, default=[CLIP], help="MCAP files (default: the shipped clip)")
+    parser.add_argument(
+        "recordings", nargs="*", type=Path, default=[CLIP], help="MCAP files (default: the shipped clip)"
+    )
     parser.add_argument("--slots", choices=("truth", "network", "both"), default="both")
     parser.add_argument("--checkpoint", type=Path, help="network (default: the shipped one)")
     parser.add_argument("--json", type=Path, help="write the figures there as well")

@@ -1,12 +1,12 @@
 """Landmarks: fuses where slots were seen, frame after frame, into points in the world with covariance.
 
-What errs in one frame errs in the next: which side of an object is seen and what hides it depends on the viewpoint, and that
-changes slowly. A plain Kalman filter would take a hundred such frames for a hundred opinions. Here an observation's error
-is split into noise, which is filtered, and a bias, which is only considered (Schmidt 1966): it never averages out, and a
-landmark's covariance is the filter's plus the bias's.
+What errs in one frame errs in the next: which side of an object is seen and what hides it depends on the viewpoint,
+and that changes slowly. A plain Kalman filter would take a hundred such frames for a hundred opinions. Here an
+observation's error is split into noise, which is filtered, and a bias, which is only considered (Schmidt 1966): it
+never averages out, and a landmark's covariance is the filter's plus the bias's.
 
-Which landmark a slot belongs to is said first by its track id, checked against the Mahalanobis distance; a slot whose track
-is new, or whose track jumped, is assigned by that distance and the distance of the latents.
+Which landmark a slot belongs to is said first by its track id, checked against the Mahalanobis distance; a slot whose
+track is new, or whose track jumped, is assigned by that distance and the distance of the latents.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class LandmarkMap:
     """The landmarks known so far.
 
     Args:
-        gate: probability with which an observation of a landmark falls within its gate (chi-square, 3 degrees of freedom).
+        gate: probability with which an observation of a landmark falls within its gate (chi-square, 3 degrees of
+        freedom).
         noise_share: share of an observation's standard deviation that differs from frame to frame; the rest is bias.
         max_latent_distance: largest `tracking.latent_distance` at which a new track continues an old landmark.
         motion: standard deviation in metres by which an object may wander in one second; 0 for a static scene.

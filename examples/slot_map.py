@@ -8,14 +8,15 @@ On a recording, without ROS and without a node:
     python examples/slot_map.py --bag room.mcap --checkpoint mine.safetensors
     python examples/slot_map.py --bag room.mcap --masks truth      # the geometry alone: the recorded labels as slots
 
-The camera's pose has to be known, from SLAM or odometry: a PoseStamped of the optical frame in a world whose z points up.
-Where the true objects are known (`/camera/objects`), each landmark's error is printed.
+The camera's pose has to be known, from SLAM or odometry: a PoseStamped of the optical frame in a world whose z points
+up. Where the true objects are known (`/camera/objects`), each landmark's error is printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,7 @@ class Survey:
     objects: dict[int, TrueObject] = field(default_factory=dict)
 
 
-# From a recording ------------------------------------------------------------------------------------------------------
+# From a recording ----------------------------------------------------------------------------------
 
 
 def survey_recording(path: Path, observe: Callable[[Frame], list[Observation]]) -> Survey:
@@ -135,7 +136,7 @@ def _objects_in_view(frame: Frame) -> dict[int, TrueObject]:
     return {label: truth for label, truth in frame.objects.items() if share[label] >= Tracker().min_area}
 
 
-# From a running node ---------------------------------------------------------------------------------------------------
+# From a running node -------------------------------------------------------------------------------
 
 
 def survey_topics(slots: str, pose: str, duration: float) -> Survey:
@@ -170,19 +171,20 @@ class _Listener:
     """Subscriptions of the live map: joins each SlotArray with the camera's pose of the same stamp."""
 
     POSE_WITHIN = 0.05  # seconds between an image and the pose that is taken for it
-    POSES_KEPT = 200
+    POSES_KEPT = 500
+    FRAMES_WAITING = 50
 
     def __init__(self, node: Node, survey: Survey, slots: str, pose: str) -> None:
         from geometry_msgs.msg import PoseStamped
+        from monet_perception_msgs.msg import SlotArray
         from rclpy.qos import QoSProfile, qos_profile_sensor_data
         from visualization_msgs.msg import MarkerArray
-
-        from monet_perception_msgs.msg import SlotArray
 
         self._survey = survey
         self._poses: dict[float, Array] = {}
         self._topics = {slots: 0, pose: 0}
         self._slots, self._pose = slots, pose
+        self._waiting: deque[Any] = deque(maxlen=self.FRAMES_WAITING)
         self._unplaced = 0
         node.create_subscription(SlotArray, slots, self._on_slots, QoSProfile(depth=5))
         # Best effort takes both kinds of publishers, a reliable subscription only reliable ones.
@@ -194,20 +196,30 @@ class _Listener:
         self._poses[_seconds(message.header)] = pose_matrix(message.pose)
         if len(self._poses) > self.POSES_KEPT:
             del self._poses[next(iter(self._poses))]
+        self._place()
 
     def _on_objects(self, message: Any) -> None:
         self._survey.objects.update(true_objects(message))
 
     def _on_slots(self, message: Any) -> None:
         self._topics[self._slots] += 1
-        stamp = _seconds(message.header)
-        nearest = min(self._poses, key=lambda other: abs(other - stamp), default=np.inf)
-        if abs(nearest - stamp) > self.POSE_WITHIN:
-            self._unplaced += 1
-            return
-        camera = self._poses[nearest]
-        self._survey.map.update(message_observations(message, camera), stamp)
-        self._survey.path.append(camera[:3, 3])
+        self._waiting.append(message)
+        self._place()
+
+    def _place(self) -> None:
+        """Fuses the frames whose pose has come; one without a pose is given up when later poses are there."""
+        while self._waiting and self._poses:
+            stamp = _seconds(self._waiting[0].header)
+            nearest = min(self._poses, key=lambda other: abs(other - stamp))
+            placed = abs(nearest - stamp) <= self.POSE_WITHIN
+            if not placed and max(self._poses) <= stamp:
+                return
+            message = self._waiting.popleft()
+            self._unplaced += not placed
+            if placed:
+                camera = self._poses[nearest]
+                self._survey.map.update(message_observations(message, camera), stamp)
+                self._survey.path.append(camera[:3, 3])
 
     def explain_silence(self) -> None:
         """Says on stderr why the map may be empty."""
@@ -215,7 +227,7 @@ class _Listener:
             if not count:
                 print(f"nothing came on {topic}", file=sys.stderr)
         if self._unplaced:
-            print(f"{self._unplaced} frames without a pose within {self.POSE_WITHIN} s", file=sys.stderr)
+            print(f"left out {self._unplaced} frames without a pose within {self.POSE_WITHIN} s", file=sys.stderr)
 
 
 def message_observations(message: Any, camera: Array) -> list[Observation]:
@@ -244,7 +256,7 @@ def _seconds(header: Any) -> float:
     return header.stamp.sec + header.stamp.nanosec * 1e-9
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -255,8 +267,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, help="with --bag: network (default: the shipped one)")
     parser.add_argument("--slots", default="/scene/slots", help="SlotArray topic (default: %(default)s)")
     parser.add_argument("--pose", default=POSE, help="PoseStamped topic of the camera (default: %(default)s)")
-    parser.add_argument("--duration", type=float, default=float("inf"), help="seconds to listen (default: until Ctrl-C)")
-    parser.add_argument("--png", type=Path, default=Path("slot_map.png"), help="where the map is drawn (default: %(default)s)")
+    parser.add_argument(
+        "--duration", type=float, default=float("inf"), help="seconds to listen (default: until Ctrl-C)"
+    )
+    parser.add_argument(
+        "--png", type=Path, default=Path("slot_map.png"), help="where the map is drawn (default: %(default)s)"
+    )
     return parser.parse_args(arguments)
 
 

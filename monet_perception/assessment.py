@@ -19,8 +19,8 @@ class Assessment:
     """Label-free measures of one frame.
 
     Attributes:
-        reconstruction_error: mean squared error over pixels and channels of images in [0, 1], as in the thesis's tables;
-            NaN where the frame wasn't decoded.
+        reconstruction_error: mean squared error over pixels and channels of images in [0, 1], as in the thesis's
+            tables; NaN where the frame wasn't decoded.
         error_map: [H, W] float32, squared error averaged over channels; None where the frame wasn't decoded.
         latent_kl: [K] float64, KL(N(mean, sigma) || N(0, 1)) of each slot's latent in nats. Near zero: the slot says
             nothing. Far above what the training set had: the slot holds something never seen.
@@ -62,10 +62,10 @@ def assess(decomposition: Decomposition) -> Assessment:
     masks = decomposition.masks
     if masks.ndim != 3:
         raise ValueError(f"one frame at a time: masks must be [K, H, W], are {list(masks.shape)}")
-    error_map = None
+    error_map: NDArray[np.float32] | None = None
     if decomposition.reconstructions is not None:
         image = decomposition.image.astype(np.float32) / 255.0
-        error_map = np.square(decomposition.reconstruction() - image).mean(axis=-1)
+        error_map = np.square(decomposition.reconstruction() - image).mean(axis=-1, dtype=np.float32)
     return Assessment(
         reconstruction_error=float("nan") if error_map is None else float(error_map.mean(dtype=np.float64)),
         error_map=error_map,

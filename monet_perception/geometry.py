@@ -1,20 +1,22 @@
-"""Where a slot is: from soft masks and a depth image to the centre, its covariance and the extent of what each slot holds.
+"""Where a slot is: from soft masks and a depth image to the centre of what it holds, its covariance and extent.
 
-Frame and units: metres in the camera's optical frame (x right, y down, z along the view; ROS REP 103). Pixel centres have
-integer coordinates, as in sensor_msgs/CameraInfo.
+Frame and units: metres in the camera's optical frame (x right, y down, z along the view; ROS REP 103). Pixel centres
+have integer coordinates, as in sensor_msgs/CameraInfo.
 
 What the numbers mean
-    A depth camera sees the front of things, so the mean of the points seen lies in front of the middle of the object. The
-    `centroid` is an estimate of the middle: the mask-weighted mean of the surface points, moved away from the camera along
-    the viewing ray by `CENTRE_DEPTH` times the object's visible width. The factor of an upright cylinder is 0.39, of a
-    sphere 0.33, of a cube 0.50 seen face on and 0.25 seen edge on. Background slots, which have no middle, aren't moved.
+    A depth camera sees the front of things, so the mean of the points seen lies in front of the middle of the object.
+    The `centroid` is an estimate of the middle: the mask-weighted mean of the surface points, moved away from the
+    camera along the viewing ray by `CENTRE_DEPTH` times the object's visible width. The factor of an upright cylinder
+    is 0.39, of a sphere 0.33, of a cube 0.50 seen face on and 0.25 seen edge on. Background slots, which have no
+    middle, aren't moved.
 
     The `covariance` is that of the *error of this estimate*, the R of a filter's measurement update, not the spread of
     the points (for that, take the extent: extent^2 / 12 per axis). It adds up what the estimate can't know: how much of
-    the object is hidden behind others or cut off by the edge of the image (read off the rim of the mask, `hidden_share`),
-    how deep the object is (along the ray), where exactly the mask ends, the depth camera's noise, and the finite number
-    of points. Errors of successive frames are alike, because the viewpoint is: whoever fuses frames has to allow for it,
-    as `examples/landmarks.py` does. How often the true centre is covered is measured by `benchmarks/tracking.py`.
+    the object is hidden behind others or cut off by the edge of the image (read off the rim of the mask,
+    `hidden_share`), how deep the object is (along the ray), where exactly the mask ends, the depth camera's noise, and
+    the finite number of points. Errors of successive frames are alike, because the viewpoint is: whoever fuses frames
+    has to allow for it, as `examples/landmarks.py` does. How often the true centre is covered is measured by
+    `benchmarks/tracking.py`.
 """
 
 from __future__ import annotations
@@ -35,19 +37,19 @@ pixel but much in sum."""
 MIN_POINTS = 4
 """Fewest points with depth from which a slot gets a geometry; fewer have no covariance of full rank."""
 CENTRE_DEPTH = 0.36
-"""How far the middle lies behind the mean of the visible surface, as a share of the visible width (module docstring)."""
+"""How far the middle lies behind the mean of the visible surface, as a share of the visible width (see above)."""
 CENTRE_DEPTH_SIGMA = 0.12
 """Standard deviation of `CENTRE_DEPTH` over shapes and views."""
 EDGE_SIGMA = 0.15
-"""Standard deviation of the error that wrong mask edges cause, as a share of the points' spread (standard deviation)."""
+"""Standard deviation of the error that wrong mask edges cause, as a share of the standard deviation of the points."""
 OUTSIDE = 0.02
-"""Share of a slot's weight beyond either end of its box; of an even spread the box is the whole, scaled up by 1 / 0.96."""
+"""Share of a slot's weight beyond either end of its box; of an even spread the box is the whole, scaled up."""
 ASYMMETRY_SIGMA = 2.0
-"""Standard deviation of the error of a lopsided shape (a cone), as a share of the distance from the mean of its points to the
-middle of its box: the two differ where the mean of what is seen isn't the middle of what is there."""
+"""Standard deviation of the error of a lopsided shape (a cone), as a share of the distance from the mean of its points
+to the middle of its box: the two differ where the mean of what is seen isn't the middle of what is there."""
 HIDDEN_SIGMA = 0.5
-"""Standard deviation of the error that hidden parts cause, along each axis, as a share of the visible width, where half of
-the rim is hidden; it grows with the odds of the hidden share."""
+"""Standard deviation of the error that hidden parts cause, along each axis, as a share of the visible width, where
+half of the rim is hidden; it grows with the odds of the hidden share."""
 MAX_HIDDEN_ODDS = 4.0
 """Bound of these odds: a slot whose whole rim is hidden tells little, but not nothing."""
 OCCLUDER_GAP = 0.02
@@ -112,8 +114,8 @@ class SlotGeometry:
 def back_project(roi: RegionOfInterest, shape: tuple[int, int], depth: ArrayLike, intrinsics: Intrinsics) -> Array:
     """3D points at the centres of the pixels of a mask, [H, W, 3] in metres; NaN where there is no depth.
 
-    Depth is looked up, not interpolated: between two surfaces there is nothing. A depth image of another resolution than
-    the source, registered to it, is looked up at the same place.
+    Depth is looked up, not interpolated: between two surfaces there is nothing. A depth image of another resolution
+    than the source, registered to it, is looked up at the same place.
 
     Args:
         roi: source pixels that the masks cover; parts outside the image have no depth.
@@ -159,11 +161,11 @@ def weighted_quantile(values: ArrayLike, weights: ArrayLike, quantiles: ArrayLik
         weights: [N], positive.
         quantiles: any shape, in [0, 1].
     """
-    values, weights = np.asarray(values, np.float64), np.asarray(weights, np.float64)
-    order = np.argsort(values, kind="stable")
-    weights = weights[order]
-    middle = (np.cumsum(weights) - 0.5 * weights) / weights.sum()
-    return np.interp(quantiles, middle, values[order])
+    # Equal values become one sample: what lies between them and their neighbours must not hang on their order.
+    distinct, group = np.unique(np.asarray(values, np.float64), return_inverse=True)
+    weight = np.bincount(group, np.asarray(weights, np.float64))
+    middle = (np.cumsum(weight) - 0.5 * weight) / weight.sum()
+    return np.asarray(np.interp(np.asarray(quantiles, np.float64), middle, distinct))
 
 
 def slot_geometry(
@@ -196,8 +198,8 @@ def hidden_share(masks: NDArray[np.floating], z: Array, background: NDArray[np.b
     """Share of each slot's rim behind which the object may go on unseen, [K] in [0, 1].
 
     Along the rim either the object ends, and something farther away begins, or the view of it does: at the edge of the
-    image, and where another object stands before it. Background hides nothing: the floor in front of an object is nearer,
-    and yet the object ends there.
+    image, and where another object stands before it. Background hides nothing: the floor in front of an object is
+    nearer, and yet the object ends there.
 
     Args:
         masks: [K, H, W] in [0, 1].
@@ -220,12 +222,10 @@ def hidden_share(masks: NDArray[np.floating], z: Array, background: NDArray[np.b
     return hidden / np.maximum(rim, 1)
 
 
-def _geometry(
-    points: Array, weights: NDArray[np.floating], background: bool, hidden: float
-) -> SlotGeometry | None:
+def _geometry(points: Array, mask: NDArray[np.floating], background: bool, hidden: float) -> SlotGeometry | None:
     """Geometry of one slot from the points [P, 3] of the image, its mask values [P] and the hidden share of its rim."""
-    owned = weights >= MIN_MASK
-    points, weights = points[owned], weights[owned].astype(np.float64)
+    owned = mask >= MIN_MASK
+    points, weights = points[owned], mask[owned].astype(np.float64)
     if len(points) >= MIN_POINTS:
         kept = _near_surface(points[:, 2], weights)
         points, weights = points[kept], weights[kept]
@@ -258,8 +258,8 @@ def _near_surface(z: Array, weights: Array) -> NDArray[np.bool_]:
     """Which points belong to the slot's surface, and not to what shows past its edge.
 
     Mask edges are soft and depth edges are sharp, so a slot's rim lies on whatever is behind or before it, often metres
-    away. Median and median absolute deviation bear up to half of such points; 3.5 deviations is the usual bound (Iglewicz
-    and Hoaglin 1993).
+    away. Median and median absolute deviation bear up to half of such points; 3.5 deviations is the usual bound
+    (Iglewicz and Hoaglin 1993).
     """
     median = weighted_quantile(z, weights, 0.5)
     deviation = np.abs(z - median)

@@ -13,8 +13,8 @@ _GOLDEN_RATIO = 0.618033988749895
 def track_colours(track_ids: ArrayLike) -> NDArray[np.uint8]:
     """RGB of each track id, uint8 [N, 3]; grey for -1 (no track).
 
-    Steps of the golden ratio around the hue circle put successive ids far apart; three brightnesses tell neighbours apart
-    once the circle has been walked.
+    Steps of the golden ratio around the hue circle put successive ids far apart; three brightnesses tell neighbours
+    apart once the circle has been walked.
     """
     return np.array([_colour(int(track)) for track in np.atleast_1d(track_ids)], np.uint8).reshape(-1, 3)
 

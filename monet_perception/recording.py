@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,8 +17,10 @@ from rosbags.highlevel import AnyReader
 from rosbags.image import message_to_cvimage
 from scipy.spatial.transform import Rotation
 
-from monet_perception.decomposer import Roi, centre_square
 from monet_perception.geometry import Intrinsics
+
+if TYPE_CHECKING:
+    from monet_perception.decomposer import Roi
 
 FIRST_OBJECT_LABEL = 4
 """Labels below are background: sky, floor, wall and wall in rendered rooms."""
@@ -78,7 +80,7 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
         intrinsics: Intrinsics | None = None
         objects: dict[int, TrueObject] = {}
         for connection, _, raw in reader.messages(connections=used):
-            message = reader.deserialize(raw, connection.msgtype)
+            message: Any = reader.deserialize(raw, connection.msgtype)
             if connection.topic == CAMERA_INFO:
                 intrinsics = camera_intrinsics(message)
             elif connection.topic == OBJECTS:
@@ -96,12 +98,13 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
 def _frame(
     parts: dict[str, Any], stamp: int, image_topic: str, intrinsics: Intrinsics, objects: dict[int, TrueObject]
 ) -> Frame:
-    frame = Frame(stamp / 1e9, message_to_cvimage(parts[image_topic], "rgb8"), intrinsics, objects=dict(objects))
+    image = message_to_cvimage(parts[image_topic], "rgb8").astype(np.uint8, copy=False)
+    frame = Frame(stamp / 1e9, image, intrinsics, objects=dict(objects))
     if DEPTH in parts:
         depth = message_to_cvimage(parts[DEPTH])
         frame.depth = depth.astype(np.float32) * (np.float32(0.001) if depth.dtype == np.uint16 else np.float32(1))
     if LABELS in parts:
-        frame.labels = message_to_cvimage(parts[LABELS])
+        frame.labels = message_to_cvimage(parts[LABELS]).astype(np.uint8, copy=False)
     if POSE in parts:
         frame.camera = pose_matrix(parts[POSE].pose)
     return frame
@@ -143,9 +146,11 @@ def label_masks(labels: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float3
         labels: [h, w] at source resolution.
         size: H = W of the masks.
     Returns:
-        Masks [K, size, size] over the centre square, summing to one over K; slot k holds label k, K is the highest label
-        plus one. And the source pixels that they cover.
+        Masks [K, size, size] over the centre square, summing to one over K; slot k holds label k, K is the highest
+        label plus one. And the source pixels that they cover.
     """
+    from monet_perception.decomposer import centre_square  # only here: it brings torch, which takes seconds
+
     roi = centre_square(*labels.shape)
     cut = labels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
     planes = [

@@ -6,10 +6,10 @@ are therefore assigned to the tracks known so far, all at once (SciPy's assignme
     cost = trust * (min_overlap - overlap) + (1 - trust) * (distance - max_distance)
     trust = overlap_weight * exp(-age / overlap_memory)
 
-`overlap` is the Tanimoto coefficient of the two soft masks, and `distance` the squared Hellinger distance of the two latent
-Gaussians, averaged over the latents in use; both lie in [0, 1], and each counts against its own limit. A slot that no track
-continues at a cost below zero is something new. Where something was says a lot a tenth of a second later and little after a
-second: trust in the overlap fades with the track's age, so that an object re-enters by its latent.
+`overlap` is the Tanimoto coefficient of the two soft masks, and `distance` the squared Hellinger distance of the two
+latent Gaussians, averaged over the latents in use; both lie in [0, 1], and each counts against its own limit. A slot
+that no track continues at a cost below zero is something new. Where something was says a lot a tenth of a second later
+and little after a second: trust in the overlap fades with the track's age, so that an object re-enters by its latent.
 """
 
 from __future__ import annotations
@@ -41,11 +41,16 @@ def mask_overlap(a: ArrayLike, b: ArrayLike) -> Array:
     Returns:
         [N, M].
     """
-    a, b = (np.asarray(x, np.float32).reshape(len(x), -1) for x in (a, b))
-    product = (a @ b.T).astype(np.float64)
-    norms = np.einsum("np,np->n", a, a)[:, None] + np.einsum("mp,mp->m", b, b)[None]
+    first, second = _flat(a), _flat(b)
+    product = (first @ second.T).astype(np.float64)
+    norms = np.einsum("np,np->n", first, first)[:, None] + np.einsum("mp,mp->m", second, second)[None]
     union = norms - product
     return np.clip(np.divide(product, union, out=np.zeros_like(product), where=union > 0), 0.0, 1.0)
+
+
+def _flat(masks: ArrayLike) -> NDArray[np.float32]:
+    masks = np.asarray(masks, np.float32)
+    return masks.reshape(len(masks), -1)
 
 
 def latent_distance(
@@ -54,9 +59,10 @@ def latent_distance(
     """Mean squared Hellinger distance over the latents in use, for every pair of diagonal Gaussians, in [0, 1].
 
     Per latent it is 1 - BC with the Bhattacharyya coefficient of two normal distributions,
-    BC = sqrt(2 s_a s_b / (s_a^2 + s_b^2)) exp(-(m_a - m_b)^2 / (4 (s_a^2 + s_b^2))). Averaging it over the latents, rather
-    than multiplying the coefficients, keeps one latent that moved (where the object is) from outvoting all those that
-    didn't (what it is). A latent whose posterior is the prior (sigma 1) says nothing and weighs 1 - s_a s_b, nothing.
+    BC = sqrt(2 s_a s_b / (s_a^2 + s_b^2)) exp(-(m_a - m_b)^2 / (4 (s_a^2 + s_b^2))). Averaging it over the latents,
+    rather than multiplying the coefficients, keeps one latent that moved (where the object is) from outvoting all
+    those that didn't (what it is). A latent whose posterior is the prior (sigma 1) says nothing and weighs 1 - s_a
+    s_b, nothing.
 
     Args:
         mean_a, log_sigma_a: [N, L].
@@ -67,14 +73,17 @@ def latent_distance(
         [N, M]; zero between equal distributions, and where no latent is in use.
     """
     mean_a, mean_b = np.asarray(mean_a, np.float64)[:, None], np.asarray(mean_b, np.float64)[None]
-    # Clipped: a posterior that has collapsed onto a point would be at distance one from itself moved by a rounding error.
+    # Clipped: a posterior that has collapsed onto a point would be at distance one from itself moved by a rounding
+    # error.
     sigma_a = np.exp(np.clip(np.asarray(log_sigma_a, np.float64), -10, 10))[:, None]
     sigma_b = np.exp(np.clip(np.asarray(log_sigma_b, np.float64), -10, 10))[None]
     weight = np.clip(1.0 - sigma_a * sigma_b, 0.0, 1.0)
     moved = 0.5 * np.asarray(drift, np.float64)[..., None] ** 2
     variance_a, variance_b = sigma_a**2 + moved, sigma_b**2 + moved
     total = variance_a + variance_b
-    coefficient = np.sqrt(2 * np.sqrt(variance_a * variance_b) / total) * np.exp(-((mean_a - mean_b) ** 2) / (4 * total))
+    coefficient = np.sqrt(2 * np.sqrt(variance_a * variance_b) / total) * np.exp(
+        -((mean_a - mean_b) ** 2) / (4 * total)
+    )
     in_use = weight.sum(axis=-1)
     summed = (weight * (1.0 - coefficient)).sum(axis=-1)
     return np.clip(np.divide(summed, in_use, out=np.zeros_like(summed), where=in_use > 1e-9), 0.0, 1.0)
@@ -106,21 +115,22 @@ class Track:
 class Tracker:
     """Gives the slots of successive frames track ids that stay with their objects.
 
-    Ids count up from 0 and are never used twice, not even after a reset. Empty slots get -1. The order of the slots within
-    a frame doesn't matter. A stamp that goes backwards (a bag that starts again) forgets all tracks. One tracker serves
-    one camera; it isn't thread-safe.
+    Ids count up from 0 and are never used twice, not even after a reset. Empty slots get -1. The order of the slots
+    within a frame doesn't matter. A stamp that goes backwards (a bag that starts again) forgets all tracks. One
+    tracker serves one camera; it isn't thread-safe.
 
     Args:
-        max_absence: seconds a track may be missing, from the first frame that lacks it, before it is forgotten. Counted so,
-            and not from when it was last seen, because a slow network must not lose its objects between two frames.
+        max_absence: seconds a track may be missing, from the first frame that lacks it, before it is forgotten.
+            Counted so, and not from when it was last seen, because a slow network must not lose its objects between
+            two frames.
         min_area, min_confidence: what counts as an empty slot, see `slots.occupied_slots`.
         min_overlap: overlap with the last mask that neither speaks for a slot nor against it, in [0, 1].
         max_distance: latent distance that neither speaks for a slot nor against it, in [0, 1].
         overlap_weight: trust in the overlap between frames in immediate succession, in [0, 1].
         overlap_memory: seconds after which trust in the overlap has fallen to 37 %.
         latent_drift: how far a latent of one object wanders (standard deviation, in latent units) in one second.
-        latent_memory: seconds over which a track's latent is averaged: views cut by the border of the image, the last ones
-            before an object leaves, should not be all that is remembered of it.
+        latent_memory: seconds over which a track's latent is averaged: views cut by the border of the image, the last
+            ones before an object leaves, should not be all that is remembered of it.
 
     Raises:
         ValueError: a parameter is out of range.

@@ -1,4 +1,4 @@
-"""Scenes whose geometry is known exactly, cast ray by ray with NumPy: labels, depth and colours of balls, boxes and a room."""
+"""Scenes whose geometry is known exactly, cast ray by ray: balls and boxes in a room, and recordings of them."""
 
 from __future__ import annotations
 

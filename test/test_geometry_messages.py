@@ -41,7 +41,7 @@ def through_the_wire(message, kind):
     return deserialize_message(serialize_message(message), kind)
 
 
-# Clouds ----------------------------------------------------------------------------------------------------------------
+# Clouds --------------------------------------------------------------------------------------------
 
 
 def test_a_cloud_holds_every_pixel_that_has_depth_with_its_owner():
@@ -93,7 +93,7 @@ def test_arrays_that_do_not_fit_are_named():
         build_cloud(HEADER, image, masks, tracks[:2], ROI, depth, CAMERA)
 
 
-# Markers ---------------------------------------------------------------------------------------------------------------
+# Markers -------------------------------------------------------------------------------------------
 
 
 def test_each_track_with_geometry_has_a_box_an_ellipsoid_and_an_id():

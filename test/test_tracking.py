@@ -41,7 +41,7 @@ def random_frame(seed: int, slots: int = 5) -> tuple[np.ndarray, np.ndarray, np.
     return masks / masks.sum(0), rng.normal(size=(slots, LATENTS)), rng.normal(-2, 0.5, (slots, LATENTS))
 
 
-# The measures ----------------------------------------------------------------------------------------------------------
+# The measures --------------------------------------------------------------------------------------
 
 
 @given(st.floats(-3, 3), st.floats(-3, 3), st.floats(0.05, 0.9), st.floats(0.05, 0.9))
@@ -84,7 +84,7 @@ def test_overlap_of_a_soft_mask_with_itself_is_one(seed):
     assert ((overlap >= 0) & (overlap <= 1)).all()
 
 
-# The tracker -----------------------------------------------------------------------------------------------------------
+# The tracker ---------------------------------------------------------------------------------------
 
 
 @given(seeds, st.integers(2, 6))
@@ -130,13 +130,14 @@ def test_empty_and_thinly_spread_slots_have_no_track():
 def test_ids_stay_with_objects_that_cross_while_the_slots_are_shuffled():
     tracker, rng = Tracker(), np.random.default_rng(0)
     mean, log_sigma = latents(0, 1, 2)
+    all_ids = []
     for step in range(40):
         x = 4 + 16 * step / 39
         masks, order = scene(disc(x, 11, 3), disc(SIZE - x, 13, 3)), rng.permutation(3)
         ids = tracker.update(masks[order], mean[order], log_sigma[order], stamp=0.1 * step)
-        ids = ids[np.argsort(order)].tolist()
-        first = ids if step == 0 else first
-        assert ids == first, f"step {step}"
+        all_ids.append(ids[np.argsort(order)].tolist())
+    assert sorted(all_ids[0]) == [0, 1, 2]
+    assert all(ids == all_ids[0] for ids in all_ids)
 
 
 @pytest.mark.parametrize(("absence", "returns"), [(0.3, True), (0.9, True), (1.5, False)])
@@ -227,7 +228,9 @@ def test_a_broken_frame_is_refused_and_changes_nothing(broken, message):
     assert tracker.update(*frame, stamp=0.2).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("wrong", [{"max_absence": -1}, {"max_distance": 2}, {"overlap_memory": 0}, {"min_area": np.nan}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_absence": -1}, {"max_distance": 2}, {"overlap_memory": 0}, {"min_area": np.nan}]
+)
 def test_parameters_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Tracker(**wrong)

@@ -16,17 +16,8 @@ try:  # not on PyPI: installed with ROS only
 except ImportError:
     point_cloud2 = None
 
-POINT = np.dtype(
-    [
-        ("x", "<f4"),
-        ("y", "<f4"),
-        ("z", "<f4"),
-        ("rgb", "<f4"),
-        ("slot", "<u4"),
-        ("track", "<i4"),
-        ("confidence", "<f4"),
-    ]
-)
+_FORMATS = {"x": "f4", "y": "f4", "z": "f4", "rgb": "f4", "slot": "u4", "track": "i4", "confidence": "f4"}
+POINT = np.dtype([(name, f"<{kind}") for name, kind in _FORMATS.items()])
 """One point, 28 bytes. `rgb` holds 0x00RRGGBB in the bits of a float, as PCL and rviz expect it."""
 
 _DATATYPES = {"f4": PointField.FLOAT32, "i4": PointField.INT32, "u4": PointField.UINT32}
@@ -102,8 +93,8 @@ def unpack_rgb(packed: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _fields() -> list[PointField]:
     return [
-        PointField(name=name, offset=offset, datatype=_DATATYPES[kind.str[1:]], count=1)
-        for name, (kind, offset, *_) in POINT.fields.items()
+        PointField(name=name, offset=4 * place, datatype=_DATATYPES[kind], count=1)
+        for place, (name, kind) in enumerate(_FORMATS.items())
     ]
 
 

@@ -21,8 +21,8 @@ NAMESPACES = (BOXES, UNCERTAINTY, IDS)
 SMALLEST_BOX = 0.01
 """Metres; viewers warn about a scale of zero and draw nothing."""
 ELLIPSOID = 2.5
-"""Half axes of the ellipsoid in standard deviations: it holds the true centre nine times in ten (chi-square, 3 degrees of
-freedom: 2.5^2 = 6.25)."""
+"""Half axes of the ellipsoid in standard deviations: it holds the true centre nine times in ten (chi-square, 3 degrees
+of freedom: 2.5^2 = 6.25)."""
 
 
 def build_markers(

@@ -1,0 +1,222 @@
+"""The example slot_map: landmarks from a recording and from topics, against objects whose place is known."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray_cast import FIRST_OBJECT, Ball, Box, look_at, write_recording
+
+from monet_perception.geometry import Intrinsics, SlotGeometry
+from monet_perception.recording import label_masks, read_frames
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+from landmarks import LandmarkMap, Observation, to_world  # noqa: E402
+from map_report import match_landmarks, table  # noqa: E402
+from slot_map import main  # noqa: E402
+
+CAMERA = Intrinsics(fx=90.0, fy=90.0, cx=63.5, cy=47.5, width=128, height=96)
+OBJECTS = [Ball((0.2, 0.5, 0.3), 0.3), Box((-0.3, -0.5, 0.25), (0.4, 0.5, 0.5), yaw=0.4)]
+PATH = [look_at((-2.2, 0.8 - 0.08 * step, 1.0), (0.0, 0.0, 0.3)) for step in range(20)]
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("slot_map") / "scene.mcap"
+    write_recording(path, OBJECTS, PATH, CAMERA)
+    return path
+
+
+def seen(position, track: int = 0, sigma: float = 0.1, latent: float = 0.0) -> Observation:
+    mean = np.full(4, latent)
+    return Observation(track, np.array(position, float), np.eye(3) * sigma**2, np.ones(3), mean, np.full(4, -3.0))
+
+
+# The recording -------------------------------------------------------------------------------------
+
+
+def test_a_recording_is_read_as_it_was_written(recording):
+    frames = list(read_frames(recording))
+    assert len(frames) == len(PATH)
+    assert frames[0].intrinsics == CAMERA
+    np.testing.assert_allclose(np.diff([frame.stamp for frame in frames]), 0.1, atol=1e-6)
+    for frame, camera in zip(frames, PATH, strict=True):
+        np.testing.assert_allclose(frame.camera, camera, atol=1e-9)
+        assert frame.image.shape == (96, 128, 3)
+        assert 1 < np.median(frame.depth) < 6
+    assert {label: tuple(o.position) for label, o in frames[0].objects.items()} == {
+        FIRST_OBJECT + index: thing.centre for index, thing in enumerate(OBJECTS)
+    }
+
+
+def test_labels_as_slots_sum_to_one_and_keep_their_areas(recording):
+    frame = next(read_frames(recording))
+    masks, roi = label_masks(frame.labels, 32)
+    np.testing.assert_allclose(masks.sum(0), 1, atol=1e-5)
+    cut = frame.labels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+    np.testing.assert_allclose(masks.mean((1, 2)), np.bincount(cut.ravel(), minlength=len(masks)) / cut.size, atol=1e-5)
+
+
+# The map -------------------------------------------------------------------------------------------
+
+
+def test_noise_is_filtered_and_the_bias_of_the_views_stays():
+    rng, landmarks = np.random.default_rng(0), LandmarkMap(motion=0.0)
+    for step in range(50):
+        landmarks.update([seen(rng.normal([1, 2, 3], 0.03), sigma=0.1)], 0.1 * step)
+    (landmark,) = landmarks.landmarks()
+    np.testing.assert_allclose(landmark.position, [1, 2, 3], atol=0.02)
+    sigma = np.sqrt(np.diag(landmark.covariance))
+    assert (sigma > 0.09).all()  # fifty frames from one side are not fifty opinions
+    assert (sigma < 0.1).all()
+
+
+def test_a_track_that_jumps_to_another_object_does_not_drag_its_landmark_along():
+    landmarks = LandmarkMap()
+    for step in range(5):
+        landmarks.update([seen([0, 0, 0], track=1, latent=0.0), seen([2, 0, 0], track=2, latent=1.0)], 0.1 * step)
+    landmarks.update([seen([2, 0, 0], track=1, latent=1.0)], 0.5)
+    first, second = landmarks.landmarks()
+    np.testing.assert_allclose(first.position, [0, 0, 0], atol=1e-6)
+    assert second.tracks == {1, 2}
+    assert second.observations == 6
+
+
+def test_an_object_under_a_new_track_continues_its_landmark():
+    landmarks = LandmarkMap()
+    landmarks.update([seen([0, 0, 0], track=1)], 0.0)
+    landmarks.update([seen([0.05, 0, 0], track=9)], 5.0)
+    (landmark,) = landmarks.landmarks()
+    assert landmark.tracks == {1, 9}
+
+
+def test_something_else_in_the_same_place_is_another_landmark():
+    landmarks = LandmarkMap()
+    landmarks.update([seen([0, 0, 0], track=1, latent=0.0)], 0.0)
+    landmarks.update([seen([0, 0, 0], track=2, latent=2.0)], 1.0)
+    assert len(landmarks.landmarks()) == 2
+
+
+def test_a_moving_object_is_followed():
+    landmarks = LandmarkMap()
+    for step in range(40):
+        landmarks.update([seen([0.02 * step, 0, 0], sigma=0.1)], 0.1 * step)
+    (landmark,) = landmarks.landmarks()
+    assert landmark.position[0] == pytest.approx(0.02 * 39, abs=0.05)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_covariances_stay_symmetric_and_positive(seed):
+    rng, landmarks = np.random.default_rng(seed), LandmarkMap()
+    for step in range(8):
+        root = rng.normal(size=(3, 3))
+        observation = Observation(
+            0, rng.normal(0, 0.1, 3), root @ root.T * 0.01 + 1e-6 * np.eye(3), np.ones(3), np.zeros(2), np.zeros(2)
+        )
+        landmarks.update([observation], 0.1 * step)
+    for landmark in landmarks.landmarks():
+        np.testing.assert_allclose(landmark.covariance, landmark.covariance.T, atol=1e-12)
+        assert np.linalg.eigvalsh(landmark.covariance)[0] > 0
+
+
+def test_a_slot_moves_into_the_world_with_its_covariance():
+    camera = look_at((1.0, 2.0, 0.5), (4.0, 2.0, 0.5))  # looks along x
+    geometry = SlotGeometry(np.array([0.0, 0.0, 2.0]), np.diag([0.01, 0.02, 0.03]), np.ones(3), 10)
+    observation = to_world(camera, 3, geometry, np.zeros(2), np.zeros(2))
+    np.testing.assert_allclose(observation.position, [3.0, 2.0, 0.5], atol=1e-12)
+    np.testing.assert_allclose(observation.covariance, np.diag([0.03, 0.01, 0.02]), atol=1e-12)
+
+
+def test_an_object_without_landmark_counts_in_the_median():
+    from monet_perception.recording import TrueObject
+
+    landmarks = LandmarkMap()
+    landmarks.update([seen([0, 0, 0.1])], 0.0)
+    objects = {4: TrueObject(np.zeros(3), np.ones(3)), 5: TrueObject(np.array([3.0, 0, 0]), np.ones(3))}
+    matches = match_landmarks(landmarks.landmarks(), objects)
+    assert [(m.label, m.landmark) for m in matches] == [(4, 0), (5, None)]
+    assert matches[0].error == pytest.approx(0.1)
+    assert "found 1 of 2" in table(landmarks.landmarks(), matches)
+
+
+# The command ---------------------------------------------------------------------------------------
+
+
+def test_landmarks_of_a_recording_lie_on_the_true_objects(recording, tmp_path, capsys):
+    png = tmp_path / "maps" / "map.png"
+    assert main(["--bag", str(recording), "--masks", "truth", "--png", str(png)]) == 0
+    report = capsys.readouterr().out
+    assert "found 2 of 2 true objects" in report
+    assert float(re.search(r"over all true objects: ([\d.]+) cm", report)[1]) < 10
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_missing_recording_is_named(tmp_path, capsys):
+    assert main(["--bag", str(tmp_path / "no.mcap"), "--masks", "truth", "--png", str(tmp_path / "map.png")]) == 1
+    assert "no.mcap" in capsys.readouterr().err
+
+
+def test_landmarks_from_topics(tmp_path):
+    """A real publisher in this process, slot_map in another, real DDS in between."""
+    rclpy = pytest.importorskip("rclpy")
+    messages = pytest.importorskip("monet_perception_msgs.msg", reason="pip install ./monet_perception_msgs")
+    from geometry_msgs.msg import PoseStamped
+    from sensor_msgs.msg import Image
+    from visualization_msgs.msg import Marker, MarkerArray
+
+    mask = np.zeros((16, 16), np.uint8)
+    mask[5:9, 5:9] = 255
+    slots = messages.SlotArray(model_id="0" * 12)
+    for index, (track, pixels) in enumerate([(7, 255 - mask), (3, mask)]):
+        slot = messages.Slot(index=index, track_id=track, latent_mean=[0.0, 1.0], latent_log_sigma=[-2.0, -2.0])
+        slot.mask = Image(height=16, width=16, step=16, encoding="mono8", data=pixels.tobytes())
+        slot.centroid, slot.covariance, slot.extent = [0.0, 0.0, 2.0], (0.01 * np.eye(3)).ravel(), [0.3, 0.3, 0.3]
+        slots.slots.append(slot)
+    pose = PoseStamped()
+    pose.pose.position.x = 1.0
+    truth = Marker(id=4)
+    truth.pose.position.x, truth.pose.position.z = 1.0, 2.05
+
+    rclpy.init()
+    node = rclpy.create_node("slot_map_test")
+    publishers = {
+        "slots": node.create_publisher(messages.SlotArray, "/scene/slots", 1),
+        "pose": node.create_publisher(PoseStamped, "/camera/pose", 1),
+        "objects": node.create_publisher(MarkerArray, "/camera/objects", 1),
+    }
+    png = tmp_path / "live.png"
+    process = subprocess.Popen(
+        [sys.executable, EXAMPLES / "slot_map.py", "--duration", "600", "--png", png],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    try:
+        deadline, sent = time.monotonic() + 120, 0
+        while sent < 30 and time.monotonic() < deadline:
+            if publishers["slots"].get_subscription_count() and publishers["pose"].get_subscription_count():
+                stamp = node.get_clock().now().to_msg()
+                slots.header.stamp = pose.header.stamp = stamp
+                publishers["objects"].publish(MarkerArray(markers=[truth]))
+                publishers["pose"].publish(pose)
+                publishers["slots"].publish(slots)
+                sent += 1
+            time.sleep(0.1)
+        process.send_signal(2)  # Ctrl-C
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    assert process.returncode == 0, errors
+    assert "found 1 of 1 true objects" in output  # the slot that fills the image is background
+    assert "0 landmarks without object" in output
+    assert png.exists()
