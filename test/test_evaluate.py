@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from painted_scenes import BACKGROUND, paint_store, save_network
 from sklearn.metrics import adjusted_rand_score
 
-from monet_perception.checkpoint import load_checkpoint
+from monet_perception.checkpoint import load_checkpoint, save_checkpoint
 from monet_perception.decomposer import Decomposer, Roi
 from monet_perception.networks import PRESETS, MonetConfig
 from train import disentanglement, explore, samples, traverse
@@ -187,6 +187,19 @@ def test_errors_name_the_cause(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert message in error
+
+
+def test_a_network_that_overflows_is_not_scored(
+    networks: list[Path], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monet, _ = load_checkpoint(networks[0])
+    with torch.no_grad():
+        for layer in (0, -1):  # either alone stays within float32
+            monet.component.encoder.mlp[layer].weight.mul_(1e25)
+    save_checkpoint(tmp_path / "broken.safetensors", monet, dataset="painted", steps=0)
+    argv = [str(tmp_path / "broken.safetensors"), "--store", str(store.path), "--backend", "torch", "--limit", "4"]
+    assert main(argv) == 1
+    assert "not finite for 4 of 4 images, the first being image 0" in capsys.readouterr().err
 
 
 def test_labels_follow_the_crop_of_the_masks() -> None:

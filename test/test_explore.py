@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -216,7 +215,6 @@ def test_a_user_explores(page: Any, decomposer: Decomposer, store: Store) -> Non
     moved[2], other[1] = other[1].copy(), moved[2].copy()
     eventually_shows(page, "composed", to_bytes(compose(decomposer, moved).image))
     eventually_shows(page, "other-composed", to_bytes(compose(decomposer, other).image))
-    _keep_screenshot(page)
 
     # And everything is put back.
     page.locator("#reset").click()
@@ -232,10 +230,3 @@ def test_scores_are_shown(page: Any) -> None:
     page.locator("#score").click()
     page.locator("#scores", has_text="InfoM").first.wait_for()
     page.locator("#importance img").wait_for()
-
-
-def _keep_screenshot(page: Any) -> None:
-    """For docs/images: MONET_SCREENSHOTS=docs/images pytest test/test_explore.py."""
-    if folder := os.environ.get("MONET_SCREENSHOTS"):
-        page.mouse.move(0, 0)
-        page.screenshot(path=str(Path(folder) / "explorer.png"))

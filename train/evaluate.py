@@ -27,7 +27,14 @@ from monet_perception.networks import MonetConfig
 from train import figures, report
 from train.data.manifest import StoreError
 from train.data.store import Store
-from train.inference import COMMAND_ERRORS, add_inference_options, decompose_images, decompose_store, open_decomposer
+from train.inference import (
+    COMMAND_ERRORS,
+    add_inference_options,
+    decompose_images,
+    decompose_store,
+    one_of,
+    open_decomposer,
+)
 from train.metrics import image_scores, mean_squared_error
 
 Floats = NDArray[np.float64]
@@ -302,19 +309,6 @@ def _save_examples(
     for page, examples in pages.items():
         target = options.figures / f"{page}{suffix}.{options.format}"
         report.say(console, f"wrote {figures.save_figure(figures.decomposition_figure(examples), target)}")
-
-
-def one_of(batch: Decomposition, i: int) -> Decomposition:
-    """Image i of a batch, as the decomposer would return it alone."""
-    return dataclasses.replace(
-        batch,
-        masks=batch.masks[i],
-        latent_mean=batch.latent_mean[i],
-        latent_log_sigma=batch.latent_log_sigma[i],
-        image=batch.image[i],
-        reconstructions=None if batch.reconstructions is None else batch.reconstructions[i],
-        decoded_masks=None if batch.decoded_masks is None else batch.decoded_masks[i],
-    )
 
 
 def _report(results: Sequence[Evaluation], options: argparse.Namespace, command: str, console: Console) -> None:

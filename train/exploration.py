@@ -12,6 +12,7 @@ from monet_perception.decomposer import Decomposer
 from train.composition import Composition, compose, kl_per_latent
 from train.data.store import Store
 from train.disentanglement import choose_factors, match_slots
+from train.inference import decompose_images, one_of
 from train.metrics.disentanglement import Disentanglement, disentanglement_scores
 from train.traverse import default_slot
 
@@ -65,7 +66,9 @@ class Explorer:
     def scene(self, index: int) -> Scene:
         """Decompose an image of the store; places beyond its ends are taken as its ends."""
         index = int(np.clip(index, 0, len(self.store) - 1))
-        seen = self.decomposer(np.ascontiguousarray(self.store.images[index]))
+        seen = one_of(
+            decompose_images(self.decomposer, self.store, np.array([index]), reconstruct=False).decomposition, 0
+        )
         kl = kl_per_latent(seen.latent_mean, seen.latent_log_sigma)
         return Scene(index, seen.image, seen.masks, seen.latent_mean, seen.latent_mean, kl, default_slot(seen))
 

@@ -72,7 +72,8 @@ class ExplorerPage:
         )
 
     def _lay_out(self, last: int, latents: int) -> None:
-        self.scene, self.other = gr.State(), gr.State()
+        # Scenes from the first moment on: who drags before the page has asked for one finds it there.
+        self.scene, self.other = gr.State(self.explorer.scene(0)), gr.State(self.explorer.scene(1))
         with gr.Row():
             with gr.Column(scale=2):
                 with gr.Row():

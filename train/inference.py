@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,7 +22,11 @@ class InferenceOptionError(ValueError):
     """Options of inference that don't go together, or that can't be met here."""
 
 
-COMMAND_ERRORS = (CheckpointError, StoreError, DeviceError, InferenceOptionError)
+class NonFiniteError(ValueError):
+    """A network that gives infinities or NaN for an image: no score of it would mean anything."""
+
+
+COMMAND_ERRORS = (CheckpointError, StoreError, DeviceError, InferenceOptionError, NonFiniteError)
 """What a command that decomposes tells its user in one line instead of a traceback."""
 
 
@@ -73,13 +78,40 @@ def decompose_images(
 
     Args:
         index: [B] places in the store.
+    Raises:
+        NonFiniteError: a mask or latent is infinite or NaN.
     """
     decomposition = decomposer(np.ascontiguousarray(store.images[index]), reconstruct=reconstruct)
+    _check_finite(decomposer, store, index, decomposition)
     labels = None
     if store.labels is not None:
         height, width = decomposition.masks.shape[-2:]
         labels = fit_labels(np.ascontiguousarray(store.labels[index]), decomposition.roi, height, width)
     return Batch(index, labels, decomposition)
+
+
+def one_of(batch: Decomposition, i: int) -> Decomposition:
+    """Image i of a batch, as the decomposer would return it alone."""
+    return dataclasses.replace(
+        batch,
+        masks=batch.masks[i],
+        latent_mean=batch.latent_mean[i],
+        latent_log_sigma=batch.latent_log_sigma[i],
+        image=batch.image[i],
+        reconstructions=None if batch.reconstructions is None else batch.reconstructions[i],
+        decoded_masks=None if batch.decoded_masks is None else batch.decoded_masks[i],
+    )
+
+
+def _check_finite(decomposer: Decomposer, store: Store, index: NDArray[np.int64], decomposition: Decomposition) -> None:
+    for array in (decomposition.masks, decomposition.latent_mean, decomposition.latent_log_sigma):
+        finite = np.isfinite(array.reshape(len(index), -1)).all(axis=1)
+        if not finite.all():
+            raise NonFiniteError(
+                f"network {decomposer.info.model_id} gives values that are not finite for {np.sum(~finite)} of "
+                f"{len(index)} images, the first being image {index[~finite][0]} of {store.path} "
+                f"(backend {decomposer.backend}, {decomposer.precision}); compare with --backend torch --precision fp32"
+            )
 
 
 def fit_labels(labels: NDArray[np.uint8], roi: Roi, height: int, width: int) -> NDArray[np.uint8]:
