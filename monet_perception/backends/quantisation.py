@@ -28,9 +28,10 @@ from monet_perception.networks import Monet
 from monet_perception.networks.segmentation import SegmentationAttention
 
 CALIBRATION_FRAMES = 128
-# The first layer of the component encoder sees log masks, from zero to minus eighty: in 256 steps nothing would be left
-# of what matters, near zero. The head's logits decide the masks; it costs next to nothing as it is.
-KEPT_IN_FLOAT = ("component.encoder.convolutions.0.weight", "attention.head.weight", "attention.unet.head.weight")
+# The heads' logits decide the masks. The first layer of the component encoder sees log masks, from zero to minus eighty;
+# in 256 steps nothing would be left of what matters, near zero.
+HEADS = ("attention.head.weight", "attention.unet.head.weight")
+KEPT_IN_FLOAT = (*HEADS, "component.encoder.convolutions.0.weight")
 QUANTISED_OPERATIONS = ["Conv", "Relu", "MaxPool", "Add", "Concat", "DepthToSpace", "Gemm", "MatMul"]
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def _quantise_graph(path: Path, frames: NDArray[np.uint8]) -> bytes:
         prepared, quantised, _Reader(frames),
         quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
-        nodes_to_exclude=_nodes_with(prepared, KEPT_IN_FLOAT), op_types_to_quantize=QUANTISED_OPERATIONS,
+        nodes_to_exclude=_nodes_in_float(prepared), op_types_to_quantize=QUANTISED_OPERATIONS,
     )  # fmt: skip
     return quantised.read_bytes()
 
@@ -168,10 +169,19 @@ class _Reader:
         return None if frame is None else {"frames": frame}
 
 
-def _nodes_with(path: Path, initialisers: tuple[str, ...]) -> list[str]:
+def _nodes_in_float(path: Path) -> list[str]:
+    """Names of what is not quantised: `KEPT_IN_FLOAT`, and what joins logits into masks, which have to sum to one."""
     import onnx
 
-    return [node.name for node in onnx.load(path).graph.node if set(node.input) & set(initialisers)]
+    chosen, from_head = [], set()
+    for node in onnx.load(path).graph.node:  # in the order of computation
+        if set(node.input) & (from_head | set(HEADS)):
+            from_head.update(node.output)
+            if node.op_type in ("Add", "Concat"):
+                chosen.append(node.name)
+        if set(node.input) & set(KEPT_IN_FLOAT):
+            chosen.append(node.name)
+    return chosen
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -47,6 +47,32 @@ class ResNetEncoder(nn.Module):
         return features
 
 
+# Input channels from which on a CPU spends more time on reordering the kernel than on the convolution.
+WIDE = 1024
+
+
+class TransposedConvolution(nn.ConvTranspose2d):
+    """A 5x5 transposed convolution of stride 2, [B, C, H, W] -> [B, C', 2 H, 2 W].
+
+    On CPUs a wide one is computed as what it is by definition, a matrix product and a sum of overlapping patches:
+    oneDNN reorders the 26 million weights of MONet-RN50*'s first one in every call, the matrix product takes them as
+    they lie. A training step of that layer (batch 8, 4x4, one core) takes 0.26 s instead of 0.58 in bf16, 0.31 instead
+    of 0.71 in fp32.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=5, stride=2, padding=2, output_padding=1)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if x.device.type != "cpu" or self.in_channels < WIDE or torch.compiler.is_compiling():
+            return super().forward(x, output_size)
+        size = [2 * x.shape[2], 2 * x.shape[3]]
+        patches = x.flatten(2).transpose(1, 2) @ self.weight.flatten(1)
+        y = F.fold(patches.transpose(1, 2), size, kernel_size=5, stride=2, padding=2)
+        assert self.bias is not None
+        return y + self.bias.to(y.dtype).view(-1, 1, 1)
+
+
 class SegmentationAttention(nn.Module):
     """K masks in one pass, cost flat in K.
 
@@ -63,10 +89,7 @@ class SegmentationAttention(nn.Module):
         self.encoder = ResNetEncoder(config.encoder, stages=len(outputs), stem_pool=config.stem_pool)
         skips = self.encoder.channels[-2::-1] if config.skip_connections else [0] * (len(outputs) - 1)
         inputs = [self.encoder.channels[-1]] + [o + s for o, s in zip(outputs[:-1], skips, strict=True)]
-        self.decoder = nn.ModuleList(
-            nn.ConvTranspose2d(i, o, kernel_size=5, stride=2, padding=2, output_padding=1)
-            for i, o in zip(inputs, outputs, strict=True)
-        )
+        self.decoder = nn.ModuleList(TransposedConvolution(i, o) for i, o in zip(inputs, outputs, strict=True))
         self.head = nn.Conv2d(outputs[-1], config.slots, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
