@@ -1,5 +1,6 @@
 """Every recipe of config/train loads, describes a network that can be built, and trains a step."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from small_training import NETWORK, write_squares
 from monet_perception.networks import Monet
 from train import fit, pretrain
 from train.cli import RunCLI, main
+from train.render import main as render
 from train.task import network_config
 
 RECIPES = sorted((Path(__file__).parents[1] / "config" / "train").glob("*.yaml"))
@@ -62,3 +64,22 @@ def test_thesis_recipes_have_its_iterations_and_batches() -> None:
     networks = ("monet", "monet_rn50", "monet_rn50_star")
     assert {(p, n) for p in ("objects_room", "clevr") for n in networks} <= found
     assert {("objects_room_init", n) for n in networks[:2]} <= found
+
+
+def test_quick_recipe_tells_objects_of_rendered_rooms_apart(tmp_path: Path) -> None:
+    """Transfer learning as in the thesis: masks of other rooms with labels, then these rooms without."""
+    for name, seed in (("other", 1), ("rooms", 2)):
+        options = ["--count", "300", "--size", "32", "--shadow-size", "0", "--processes", "1", "--seed", str(seed)]
+        assert render(["rooms", *options, "--store", str(tmp_path / name)]) == 0
+    recipes = {path.stem: path for path in RECIPES}
+    common = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+
+    masks = ["masks", "--config", str(recipes["pretrain_masks_rooms32_quick_cpu"]), f"--run={tmp_path / 'masks'}"]
+    assert main(make_cli, [*masks, *common, f"--data.store={tmp_path / 'other'}"]) == 0
+    fit_args = ["--config", str(recipes["rooms32_quick_cpu"]), f"--run={tmp_path / 'fit'}"]
+    start = f"--model.pretrained={tmp_path / 'masks' / 'last.safetensors'}"
+    assert main(make_cli, [*fit_args, *common, f"--data.store={tmp_path / 'rooms'}", start]) == 0
+
+    lines = [json.loads(line) for line in (tmp_path / "fit" / "validation.jsonl").read_text().splitlines()]
+    assert lines[-1]["ari_multi"] > 0.25  # chance is zero
+    assert lines[-1]["mse"] < 0.6 * lines[0]["mse"]

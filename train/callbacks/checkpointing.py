@@ -115,8 +115,6 @@ class RunCheckpoint(Checkpoint):
         self._former_handlers.clear()
 
     def _any_told_to_end(self, trainer: Trainer) -> bool:
-        if trainer.world_size == 1:
-            return self._told_to_end
         return trainer.strategy.reduce_boolean_decision(self._told_to_end, all=False)
 
     def _save(self, trainer: Trainer) -> None:

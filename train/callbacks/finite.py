@@ -53,12 +53,16 @@ class NonFiniteStop(Callback):
             return
         step, loss, batch = self._pending
         self._pending = None
-        if torch.isfinite(loss):
-            return
-        path = self.folder / f"nonfinite_step_{step}_rank_{trainer.global_rank}.safetensors"
-        tensors = {name: value.contiguous().cpu() for name, value in batch.items()}
-        save_file(tensors, path, metadata={"step": str(step), "loss": str(float(loss))})
-        raise NonFiniteLoss(f"the loss is {float(loss)} at step {step}; its batch is saved in {path}. " + _REMEDY)
+        finite = bool(torch.isfinite(loss))
+        # all processes end together: the others would wait for this one's gradients
+        all_finite = trainer.strategy.reduce_boolean_decision(finite)
+        if not finite:
+            path = self.folder / f"nonfinite_step_{step}_rank_{trainer.global_rank}.safetensors"
+            tensors = {name: value.contiguous().cpu() for name, value in batch.items()}
+            save_file(tensors, path, metadata={"step": str(step), "loss": str(float(loss))})
+            raise NonFiniteLoss(f"the loss is {float(loss)} at step {step}; its batch is saved in {path}. " + _REMEDY)
+        if not all_finite:
+            raise NonFiniteLoss(f"the loss of another process is not finite at step {step}. " + _REMEDY)
 
 
 _REMEDY = (
