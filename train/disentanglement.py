@@ -289,13 +289,13 @@ def _screen_table(store: str, results: Mapping[Path, tuple[MatchedSlots, Disenta
 
 def _importance_table(name: str, slots: MatchedSlots, scores: Disentanglement) -> Table:
     table = Table(title=f"{name}: importance of each latent to each factor, most active first")
-    table.add_column("Latent")
-    table.add_column("KL (nats)", justify="right")
+    table.add_column("")
+    table.add_column("KL\nnats", justify="right")
     for factor in scores.factors:
-        table.add_column(f"{factor}\n{scores.dci.by_factor[factor]:.2f}", justify="right")
+        table.add_column(f"{factor}\n{scores.dci.by_factor[factor]:.2f}", justify="right", overflow="fold")
     for latent in np.argsort(-slots.kl):
-        values = (f"{value:.2f}" for value in scores.dci.importance[latent])
-        table.add_row(f"z{latent + 1}", f"{slots.kl[latent]:.3f}", *values)
+        values = (f"{value:.0%}" for value in scores.dci.importance[latent])
+        table.add_row(f"z{latent + 1}", f"{slots.kl[latent]:.2f}", *values)
     table.caption = "under each factor: how well all latents together predict it (held-out R2 or accuracy)"
     return table
 

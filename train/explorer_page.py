@@ -76,15 +76,8 @@ class ExplorerPage:
         self.scene, self.other = gr.State(self.explorer.scene(0)), gr.State(self.explorer.scene(1))
         with gr.Row():
             with gr.Column(scale=2):
-                with gr.Row():
-                    self.index = _place("scene", f"Scene (0 to {last})", 0, last)
-                    self.slot = gr.Radio(self.slots, value="S1", label="Slot (or click on it)", elem_id="slot")
-                with gr.Row():
-                    self.seen = [_picture("input", "Input"), _picture("segmentation", "Segmentation")]
-                    composed = _picture("composed", "Recomposed scene")
-                with gr.Row():
-                    alone = [_picture("unmasked", "Slot"), _picture("masked", "Slot under its mask")]
-                    self.pictures = [composed, *alone, _picture("mask", "Its mask")]
+                self._lay_out_scene(last)
+                self._lay_out_other(last)
             with gr.Column(scale=1, elem_id="latents"):
                 with gr.Row():
                     self.reset_slot = gr.Button("Reset slot", size="sm", elem_id="reset-slot")
@@ -93,16 +86,30 @@ class ExplorerPage:
                     gr.Slider(-MIN_EXTENT, MIN_EXTENT, 0, step=10**-DIGITS, label=f"z{i + 1}", elem_id=f"latent-{i}")
                     for i in range(latents)
                 ]
-        with gr.Row():
-            self.other_index = _place("other", f"Other scene (0 to {last})", min(1, last), last)
-            self.other_slot = gr.Radio(self.slots, value="S1", label="Its slot", elem_id="other-slot")
-            self.swap = gr.Button("Swap the two slots", elem_id="swap")
-            self.other_seen = [_picture("other-input", "Input"), _picture("other-segmentation", "Segmentation")]
-            self.other_composed = _picture("other-composed", "Recomposed")
         with gr.Accordion("Disentanglement", open=False, elem_id="disentanglement"):
             self.score = gr.Button(f"Score the first {self.score_images:,} images", elem_id="score")
             self.table = gr.Dataframe(headers=["Score", "Value"], elem_id="scores", interactive=False)
             self.plot = gr.Plot(elem_id="importance")
+
+    def _lay_out_scene(self, last: int) -> None:
+        with gr.Row():
+            self.index = _place("scene", f"Scene (0 to {last})", 0, last)
+            self.slot = gr.Radio(self.slots, value="S1", label="Slot (or click on it)", elem_id="slot")
+        with gr.Row():
+            self.seen = [_picture("input", "Input"), _picture("segmentation", "Segmentation")]
+            composed = _picture("composed", "Recomposed scene")
+        with gr.Row():
+            alone = [_picture("unmasked", "Slot"), _picture("masked", "Slot under its mask")]
+            self.pictures = [composed, *alone, _picture("mask", "Its mask")]
+
+    def _lay_out_other(self, last: int) -> None:
+        with gr.Row():
+            self.other_index = _place("other", f"Other scene (0 to {last})", min(1, last), last)
+            self.other_slot = gr.Radio(self.slots, value="S1", label="Its slot", elem_id="other-slot")
+            self.swap = gr.Button("Swap the two slots", elem_id="swap")
+        with gr.Row():
+            self.other_seen = [_picture("other-input", "Input"), _picture("other-segmentation", "Segmentation")]
+            self.other_composed = _picture("other-composed", "Recomposed")
 
     def _connect(self) -> None:
         shown = [*self.pictures, *self.sliders]

@@ -1,6 +1,6 @@
 """Makes explorer.png: starts the latent explorer, moves a latent in a headless Chromium and takes a picture.
 
-python docs/images/explorer.py CHECKPOINT STORE --scene 3 --latent 0 --to 0.85
+python docs/images/explorer.py CHECKPOINT STORE --scene 3 --latent 0 --to 0.85 --backend torch
 """
 
 import argparse
@@ -25,11 +25,12 @@ def main() -> None:
     parser.add_argument("--latent", type=int, default=0, help="which slider from the top is dragged")
     parser.add_argument("--to", type=float, default=0.85, help="as a share of its length")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("explorer.png"))
-    options = parser.parse_args()
+    options, rest = parser.parse_known_args()  # the rest goes to train.explore
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "train.explore", options.checkpoint, "--store", options.store, "--port", str(port)]
+    command += rest
     server = subprocess.Popen(command)
     try:
         address = f"http://127.0.0.1:{port}/"
