@@ -28,8 +28,8 @@ from monet_perception.networks import Monet
 from monet_perception.networks.segmentation import SegmentationAttention
 
 CALIBRATION_FRAMES = 128
-# The heads' logits decide the masks. The first layer of the component encoder sees log masks, from zero to minus eighty;
-# in 256 steps nothing would be left of what matters, near zero.
+# The heads' logits decide the masks. The first layer of the component encoder sees log masks, from zero to minus
+# eighty: in 256 steps nothing would be left of what matters, near zero.
 HEADS = ("attention.head.weight", "attention.unet.head.weight")
 KEPT_IN_FLOAT = (*HEADS, "component.encoder.convolutions.0.weight")
 QUANTISED_OPERATIONS = ["Conv", "Relu", "MaxPool", "Add", "Concat", "DepthToSpace", "Gemm", "MatMul"]

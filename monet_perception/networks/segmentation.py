@@ -67,8 +67,10 @@ class TransposedConvolution(nn.ConvTranspose2d):
         if x.device.type != "cpu" or self.in_channels < WIDE or torch.compiler.is_compiling():
             return super().forward(x, output_size)
         size = [2 * x.shape[2], 2 * x.shape[3]]
-        patches = x.flatten(2).transpose(1, 2) @ self.weight.flatten(1)
-        y = F.fold(patches.transpose(1, 2), size, kernel_size=5, stride=2, padding=2)
+        # In this order a channels_last kernel is a matrix as it lies: putting it into fold's costs a sixth of the step.
+        patches = x.flatten(2).transpose(1, 2) @ self.weight.permute(0, 2, 3, 1).flatten(1)
+        columns = patches.unflatten(2, (25, self.out_channels)).permute(0, 3, 2, 1).flatten(1, 2)
+        y = F.fold(columns, size, kernel_size=5, stride=2, padding=2)
         assert self.bias is not None
         return y + self.bias.to(y.dtype).view(-1, 1, 1)
 
