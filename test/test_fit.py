@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors.torch import load_file
-from small_training import arguments, write_squares
+from small_training import NETWORK, arguments, write_squares
 
 from monet_perception.checkpoint import load_checkpoint
 from train.cli import EXIT_TERMINATED, main
@@ -109,6 +109,7 @@ def test_killed_run_goes_on_exactly(store: Path, tmp_path: Path) -> None:
     output = process.communicate()[0].decode()
     assert process.returncode == -signal.SIGKILL, output
 
+    (killed / ".last.0123abcd.part.ckpt").write_bytes(b"what a process killed while it writes leaves")
     steps = checkpoint(killed)["global_step"] + 8
     # no --config: the run's own
     assert main(make_cli, ["--run", str(killed), "--resume", "--trainer.max_steps", str(steps)]) == 0
@@ -133,22 +134,25 @@ class SignalAt(Callback):
 
 
 @pytest.mark.parametrize(
-    ("callback", "saved"),
+    ("callback", "saved", "accumulate"),
     [
-        (SignalAt(3, signal.SIGTERM), 4),
-        (SignalAt(4, signal.SIGINT), 5),
-        (SignalAt(3, signal.SIGTERM, validating=True), 3),
+        (SignalAt(3, signal.SIGTERM), 4, 2),  # with the first of two batches: the second belongs to the same step
+        (SignalAt(4, signal.SIGINT), 5, 1),
+        (SignalAt(3, signal.SIGTERM, validating=True), 3, 1),
     ],
 )
-def test_told_to_end_it_saves_and_ends(store: Path, tmp_path: Path, callback: Callback, saved: int) -> None:
-    cli = make_cli(arguments(store, tmp_path / "parts", 8))
+def test_told_to_end_it_saves_and_ends(
+    store: Path, tmp_path: Path, callback: Callback, saved: int, accumulate: int
+) -> None:
+    settings = {"trainer__accumulate_grad_batches": accumulate}
+    cli = make_cli(arguments(store, tmp_path / "parts", 8, **settings))
     cli.trainer.callbacks.insert(0, callback)
     with pytest.raises(SIGTERMException):
         cli.fit()
     assert checkpoint(tmp_path / "parts")["global_step"] == saved
 
-    assert fit(store, tmp_path / "parts", 8, "--resume") == 0
-    assert fit(store, tmp_path / "whole", 8) == 0
+    assert fit(store, tmp_path / "parts", 8, "--resume", **settings) == 0
+    assert fit(store, tmp_path / "whole", 8, **settings) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -222,7 +226,7 @@ def test_two_processes_evaluate_as_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "train.fit"]
     command += arguments(store, run, 4, trainer__val_check_interval=4, trainer__devices=2, trainer__strategy="ddp",
                          data__batch_size=4, checkpoint_steps=2, **settings)  # fmt: skip
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
     together = json.loads((run / "validation.jsonl").read_text())
 
@@ -265,6 +269,13 @@ def test_error_names_its_cause(
 ) -> None:
     assert fit(store, tmp_path, 2, **changes) == 1
     assert message in capsys.readouterr().err
+
+
+def test_resumed_run_keeps_its_network(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert fit(store, tmp_path, 1) == 0
+    assert fit(store, tmp_path, 2, "--resume", model__network=NETWORK.replace("slots: 4", "slots: 5")) == 1
+    assert "another network" in capsys.readouterr().err
+    assert main(make_cli, ["--run", str(tmp_path), "--resume", "--trainer.max_steps", "2"]) == 0
 
 
 def test_run_is_never_overwritten(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,7 +1,9 @@
 """The command line that training commands share: a run folder with everything a run leaves, and resuming from it."""
 
 import argparse
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from monet_perception.checkpoint import CheckpointError
+from monet_perception.files import replacing
 from monet_perception.networks import ConfigError, PretrainedError
 from train.callbacks import (
     AtomicCheckpointIO,
@@ -46,6 +49,18 @@ class RunError(RuntimeError):
     """A run that can't begin or go on; the message says why and what to do."""
 
 
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the run's config.yaml when training begins: settings that fail before that replace none that worked."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing: it is too early."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            with replacing(Path(self.config["run"]) / CONFIG_NAME) as temporary:
+                self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
+
+
 class RunCLI(LightningCLI):
     """LightningCLI with `--run`, `--resume` and the callbacks of every training.
 
@@ -73,8 +88,7 @@ class RunCLI(LightningCLI):
             run=False,
             seed_everything_default=0,
             auto_configure_optimizers=False,  # the tasks make their own
-            save_config_callback=SaveConfigCallback,
-            save_config_kwargs={"overwrite": True, "config_filename": CONFIG_NAME},
+            save_config_callback=SaveRunConfig,
             trainer_defaults={
                 "max_epochs": -1,
                 "precision": "bf16-mixed",
@@ -174,7 +188,15 @@ class RunCLI(LightningCLI):
         if self.config["resume"] and not resume:
             rank_zero_info(f"{self.checkpoint} does not exist yet: the run starts from the beginning")
         path = str(self.checkpoint) if resume else None
-        self.trainer.fit(self.model, self.datamodule, ckpt_path=path, weights_only=True)
+        try:
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=path, weights_only=True)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            raise RunError(
+                f"{path} is of another network than these settings describe: leave --config and --model out, and the "
+                f"run's own settings ({self.folder / CONFIG_NAME}) hold"
+            ) from error
         if self.checkpoint_io.error is not None:
             raise RunError(f"the last checkpoint of {self.folder} was not written: {self.checkpoint_io.error}")
 
@@ -190,6 +212,7 @@ def main(make_cli: Callable[[Sequence[str]], RunCLI], args: Sequence[str] | None
         The exit status: 0, 1 after an error, 143 where the run was told to end.
     """
     args = list(sys.argv[1:] if args is None else args)
+    _silence()
     try:
         make_cli(args).fit()
     except SIGTERMException:
@@ -198,6 +221,14 @@ def main(make_cli: Callable[[Sequence[str]], RunCLI], args: Sequence[str] | None
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _silence() -> None:
+    """Drops what Lightning says that is no user's business here: a product's advertisement and its own deprecations."""
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    log.addFilter(lambda record: "litlogger" not in record.getMessage())
+    warnings.filterwarnings("ignore", message=".*LeafSpec")
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval")
 
 
 def with_own_config(args: list[str]) -> list[str]:

@@ -76,6 +76,9 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            for leftover in self.path.parent.glob(".*.part.*"):  # of a process killed while it wrote
+                leftover.unlink()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._former_handlers[number] = signal.signal(number, self._on_signal)
