@@ -132,7 +132,12 @@ def _add_rooms(commands: Any) -> None:
         commands, "rooms", "rooms like those of Objects Room, 64x64", "--count 1000 --store data/rooms"
     )
     target.add_argument("--sequence", type=Path, metavar="OUT.mcap", help="recording of a moving room to make")
-    parser.add_argument("--variant", choices=get_args(Variant), default="train", help="as published [train]")
+    parser.add_argument(
+        "--variant",
+        choices=get_args(Variant),
+        default="train",
+        help="as published, or other_ring: another camera ring [train]",
+    )
     moving = parser.add_argument_group("for --sequence")
     moving.add_argument("--seconds", type=_above_zero, default=15.0, help="length of the recording [15]")
     moving.add_argument("--rate", type=_above_zero, default=10.0, help="images a second [10]")

@@ -2,7 +2,8 @@
 
 After section 5.1 of the thesis: hue uniform in [0, 1], saturation in [0.75, 1], value 1; the camera on a ring inside
 the room, facing its centre, lifted by -25 to 22 degrees; three objects of six shapes, 1 to 3 of them visible; four to
-six in the test sets `six_objects` and `identical_color`; none in `empty_room`.
+six in the test sets `six_objects` and `identical_color`; none in `empty_room`. `other_ring`, which is not among the
+published sets, sees the rooms of `train` from a smaller and higher ring: does a network hold off its training poses?
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from train.data.manifest import Factor
 from train.scenes.scene import Camera, Colour, Light, Scene, Thing, yaw_rotation
 
-Variant = Literal["train", "six_objects", "identical_color", "empty_room"]
+Variant = Literal["train", "six_objects", "identical_color", "empty_room", "other_ring"]
 
 SKY, FLOOR, FIRST_WALLS, SECOND_WALLS, FIRST_OBJECT = range(5)
 """Labels, in the order of the published masks; the wall's halves are the two pairs of walls that face each other, so
@@ -27,6 +28,7 @@ OBJECTS: dict[Variant, tuple[int, int]] = {
     "six_objects": (4, 6),
     "identical_color": (4, 6),
     "empty_room": (0, 0),
+    "other_ring": (3, 3),
 }
 """Fewest and most objects of a room."""
 SHAPES = ("sphere", "box", "cylinder", "capsule", "ellipsoid", "cone")
@@ -48,6 +50,8 @@ FACTORS: dict[str, Factor] = {
 
 HALF_WIDTH, WALL_HEIGHT = 3.0, 2.0
 RING_RADIUS, EYE_HEIGHT = 2.6, 1.2
+"""Of the ring that the camera stands on, metres."""
+OTHER_RING_RADIUS, OTHER_EYE_HEIGHT = 2.3, 1.5
 PITCH = (math.radians(-25), math.radians(22))
 FIELD_OF_VIEW = 66.0
 SIZE = (0.36, 0.64)
@@ -91,6 +95,21 @@ class RoomObject:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Eye:
+    """Where the camera stands on its ring and how far it is lifted; radians and metres."""
+
+    azimuth: float
+    pitch: float
+    radius: float
+    height: float
+
+    def camera(self) -> Camera:
+        """Facing the centre of the room."""
+        position = (self.radius * math.cos(self.azimuth), self.radius * math.sin(self.azimuth), self.height)
+        return Camera.looking(position, self.azimuth + math.pi, self.pitch, FIELD_OF_VIEW)
+
+
 def saturated(hue: float, saturation: float) -> Colour:
     """The colour of full brightness."""
     return colorsys.hsv_to_rgb(hue, saturation, 1.0)
@@ -98,16 +117,17 @@ def saturated(hue: float, saturation: float) -> Colour:
 
 def sample_room(generator: np.random.Generator, variant: Variant = "train") -> Scene:
     """A room drawn at random."""
-    azimuth = generator.uniform(0, 2 * math.pi)
-    pitch = generator.uniform(*PITCH)
-    position = (RING_RADIUS * math.cos(azimuth), RING_RADIUS * math.sin(azimuth), EYE_HEIGHT)
-    camera = Camera.looking(position, azimuth + math.pi, pitch, FIELD_OF_VIEW)
+    eye = Eye(
+        generator.uniform(0, 2 * math.pi),
+        generator.uniform(*PITCH),
+        *((OTHER_RING_RADIUS, OTHER_EYE_HEIGHT) if variant == "other_ring" else (RING_RADIUS, EYE_HEIGHT)),
+    )
     floor, wall = (saturated(*random_colour(generator)) for _ in range(2))
     fewest, most = OBJECTS[variant]
     count = int(generator.integers(fewest, most + 1))
-    objects = _sample_objects(generator, count, azimuth, pitch, one_colour=variant == "identical_color")
+    objects = _sample_objects(generator, count, eye, one_colour=variant == "identical_color")
     things = [*room_things(floor, wall), *(item.thing(FIRST_OBJECT + place) for place, item in enumerate(objects))]
-    return Scene(things, camera, LIGHTS, factors_of(objects))
+    return Scene(things, eye.camera(), LIGHTS, factors_of(objects))
 
 
 def random_colour(generator: np.random.Generator) -> tuple[float, float]:
@@ -136,9 +156,7 @@ def factors_of(objects: list[RoomObject]) -> dict[str, list[float]]:
     return factors
 
 
-def _sample_objects(
-    generator: np.random.Generator, count: int, azimuth: float, pitch: float, one_colour: bool
-) -> list[RoomObject]:
+def _sample_objects(generator: np.random.Generator, count: int, eye: Eye, one_colour: bool) -> list[RoomObject]:
     """Objects that stand apart, none wholly behind another, at least one of them in view; in random order."""
     objects: list[RoomObject] = []
     shared = random_colour(generator)
@@ -146,8 +164,8 @@ def _sample_objects(
         shrink = 1.0
         while True:
             item = _random_object(generator, shrink, shared if one_colour else random_colour(generator))
-            view = _View.of(item, azimuth, pitch)
-            if _stands_free(item, view, objects, azimuth, pitch) and (objects or view.inside):
+            view = _View.of(item, eye)
+            if _stands_free(item, view, objects, eye) and (objects or view.inside):
                 objects.append(item)
                 break
             shrink *= 0.98  # a full room takes smaller ones
@@ -177,23 +195,23 @@ class _View:
     inside: bool
 
     @classmethod
-    def of(cls, item: RoomObject, azimuth: float, pitch: float) -> _View:
-        ahead = RING_RADIUS - item.x * math.cos(azimuth) - item.y * math.sin(azimuth)
-        aside = item.y * math.cos(azimuth) - item.x * math.sin(azimuth)
+    def of(cls, item: RoomObject, eye: Eye) -> _View:
+        ahead = eye.radius - item.x * math.cos(eye.azimuth) - item.y * math.sin(eye.azimuth)
+        aside = item.y * math.cos(eye.azimuth) - item.x * math.sin(eye.azimuth)
         distance, bearing = math.hypot(ahead, aside), math.atan2(aside, ahead)
         half_view = math.radians(FIELD_OF_VIEW) / 2
-        top = math.atan2(1.6 * item.half_height - EYE_HEIGHT, distance)
-        inside = abs(bearing) < 0.75 * half_view and top > pitch - half_view + math.radians(2)
+        top = math.atan2(1.6 * item.half_height - eye.height, distance)
+        inside = abs(bearing) < 0.75 * half_view and top > eye.pitch - half_view + math.radians(2)
         return cls(distance, bearing, math.atan2(item.radius, distance), inside)
 
 
-def _stands_free(item: RoomObject, view: _View, others: list[RoomObject], azimuth: float, pitch: float) -> bool:
+def _stands_free(item: RoomObject, view: _View, others: list[RoomObject], eye: Eye) -> bool:
     if view.distance < 0.75 + item.radius:
         return False
     for other in others:
         if math.hypot(item.x - other.x, item.y - other.y) < item.radius + other.radius + 0.05:
             return False
-        theirs = _View.of(other, azimuth, pitch)
+        theirs = _View.of(other, eye)
         near, far = (view, theirs) if view.distance < theirs.distance else (theirs, view)
         if abs(near.bearing - far.bearing) < near.half_angle - 0.4 * far.half_angle:
             return False
