@@ -18,6 +18,8 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from monet_perception_msgs.msg import SlotArray
+from monet_perception_msgs.srv import DecodeSlots
 from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -26,8 +28,6 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from monet_perception.nodes.conversions import image_message
-from monet_perception_msgs.msg import SlotArray
-from monet_perception_msgs.srv import DecodeSlots
 
 PATIENCE = 90.0
 """Seconds for what takes a fraction of one on an idle machine: tests share theirs with trainings."""

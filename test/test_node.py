@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from node_process import LOSSLESS, Robot, picture, rgb_message, running
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
@@ -295,10 +296,22 @@ def test_a_silent_camera_is_told(robot):
         robot.answer(rgb_message(robot.header()))
         robot.until(lambda: robot.statuses["camera"].level == DiagnosticStatus.WARN, "no warning of silence")
         assert "no image on /image for" in robot.messages()["camera"]
-        assert "robot" in robot.messages()["camera"]  # who should have sent it
+        assert "/robot (reliable) should send them" in robot.messages()["camera"]
         robot.until(lambda: robot.statuses["camera"].level == DiagnosticStatus.ERROR, "no error of silence")
     finally:
         assert robot.set(camera_timeout=2.0) == ""
+
+
+def test_a_camera_of_incompatible_qos_is_told(robot):
+    """The node under test subscribes reliably (LOSSLESS), this camera doesn't offer that."""
+    unreliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    camera = robot.node.create_publisher(Image, "image", unreliable)
+    try:
+        robot.listen()
+        robot.until(lambda: "incompatible QoS (RELIABILITY)" in robot.messages()["camera"], "QoS not told")
+        assert "qos_overrides./image.subscription.*" in robot.messages()["camera"]
+    finally:
+        robot.node.destroy_publisher(camera)
 
 
 def broken_images(robot):
@@ -398,6 +411,7 @@ def test_malformed_messages_are_counted_and_the_next_good_frame_is_answered(robo
 
     throw()
     assert sum(sent.values()) >= 2000
+    robot.next_report()
     counts = robot.counts()
     assert counts["received"] == counts["answered"] + counts["dropped"] + counts["broken"] + counts["failed"]
     assert counts["failed"] == 0

@@ -219,7 +219,8 @@ def test_levels_of_the_camera():
     assert level(listening_since=long_ago) == DiagnosticStatus.WARN
     assert level(listening_since=long_ago - 4) == DiagnosticStatus.ERROR
     assert level(listened=False, listening_since=long_ago) == DiagnosticStatus.OK
-    assert level(qos_fault="incompatible") == DiagnosticStatus.ERROR
+    assert level(listening_since=long_ago, qos_fault="incompatible") == DiagnosticStatus.ERROR
+    assert level(qos_fault="of another camera") == DiagnosticStatus.WARN
     for name in ("received", "broken"):
         statistics.count(name)
     assert level() == DiagnosticStatus.ERROR, "no good frame among those since the last report"

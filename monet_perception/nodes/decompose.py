@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from monet_perception_msgs.srv import DecodeSlots
-from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
 
-from monet_perception.assessment import Assessment, assess
+from monet_perception.assessment import Assessment
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT
-from monet_perception.decomposer import Decomposer, Decomposition
-from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
+from monet_perception.decomposer import Decomposer
 from monet_perception.nodes import conversions, diagnostics
 from monet_perception.nodes.conversions import MessageError
-from monet_perception.nodes.depth import NANOSECONDS, DepthMatcher, stamp_nanoseconds
+from monet_perception.nodes.depth import NANOSECONDS, DepthMatcher
 from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
-from monet_perception.nodes.outputs import NEED_DEPTH, Outputs, Scene, Style
+from monet_perception.nodes.outputs import IN_3D, Outputs, Style
 from monet_perception.nodes.parameters import Parameters
+from monet_perception.nodes.pipeline import Pipeline, Scene
 from monet_perception.nodes.process import NOT_CONFIGURED, spin
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_latents
@@ -72,7 +70,7 @@ class DecomposeNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._inputs: Inputs | None = None
         self._network: Network | None = None
-        self._tracker: Tracker | None = None
+        self._pipeline: Pipeline | None = None
         self._worker: NewestFirstWorker[Arrival] | None = None
         self._depth = DepthMatcher()
         self._settings = Parameters(self, SPECS, lambda: self.state not in ("unconfigured", "unknown"), self._apply)
@@ -127,7 +125,8 @@ class DecomposeNode(LifecycleNode):
             self.get_logger().error(self._configuration_fault)
             return FAILURE
         self._configuration_fault = ""
-        self._tracker = Tracker(min_area=self._settings["min_area"], max_absence=self._settings["max_absence"])
+        tracker = Tracker(min_area=self._settings["min_area"], max_absence=self._settings["max_absence"])
+        self._pipeline = Pipeline(self._network, tracker, self._depth, self._depth_broken)
         self._worker = NewestFirstWorker(self._work, self._frame_failed, name="decompose")
         self._worker.start()
         super().on_activate(state)
@@ -194,7 +193,7 @@ class DecomposeNode(LifecycleNode):
         self._stop_work()
         if self._outputs is not None:
             self._outputs.destroy()
-        self._outputs = self._inputs = self._network = self._tracker = None
+        self._outputs = self._inputs = self._network = self._pipeline = None
 
     def _refuse_impossible_transitions(self) -> None:
         """Answers a transition that the state doesn't allow with success = False; rclpy raises and never answers."""
@@ -263,79 +262,28 @@ class DecomposeNode(LifecycleNode):
     # Frames, in the worker
 
     def _work(self, arrival: Arrival) -> None:
-        outputs, network, tracker = self._outputs, self._network, self._tracker
+        outputs, pipeline = self._outputs, self._pipeline
         assert outputs is not None
-        assert network is not None
-        assert tracker is not None
-        wanted = outputs.listened()
-        message = arrival.message
-        style = self._style()
+        assert pipeline is not None
+        wanted, style = outputs.listened(), self._style()
         try:
-            raw = isinstance(message, Image)
-            frame = conversions.to_rgb(message) if raw else conversions.compressed_to_rgb(message)
+            scene = pipeline.run(
+                arrival.message, reconstruct=style.reconstruct(wanted), locate=not IN_3D.isdisjoint(wanted)
+            )
         except MessageError as error:
             self._frame_broken(error)
             return
-        reconstruct = "error" in wanted or ("slots" in wanted and style.publish_reconstructions)
-        decomposition = network.decompose(frame, reconstruct=reconstruct)
-        track_ids = tracker.update(
-            decomposition.masks,
-            decomposition.latent_mean,
-            decomposition.latent_log_sigma,
-            stamp_nanoseconds(message.header) / NANOSECONDS,
-        )
-        depth, geometries = self._locate(message.header, decomposition, wanted)
-        assessment = assess(decomposition) if "error" in wanted else None
-        scene = Scene(
-            header=message.header,
-            frame=frame,
-            decomposition=decomposition,
-            track_ids=track_ids,
-            geometries=geometries,
-            depth=depth,
-            error_map=None if assessment is None else assessment.error_map,
-            model_id=network.info().model_id,
-        )
-        outputs.publish(scene, wanted & {"slots"}, style)
+        outputs.publish(scene, wanted & {"slots"}, style)  # first, because others wait for them
         latency = time.monotonic() - arrival.received
         outputs.publish(scene, wanted - {"slots"}, style)
         self._statistics.answered(latency)
-        self._assess(decomposition, assessment)
+        if time.monotonic() - self._assessed > self._settings["diagnostics_period"]:
+            self._assess(pipeline, scene)
 
-    def _locate(
-        self, header: Header, decomposition: Decomposition, wanted: frozenset[str]
-    ) -> tuple[tuple[NDArray[np.float32], Intrinsics] | None, Sequence[SlotGeometry | None]]:
-        """Depth image with its intrinsics, and each slot's place in 3D, as far as there is depth and a use for it.
-
-        Depth is looked up after the network ran, because that gives it time to arrive.
-        """
-        nowhere: list[SlotGeometry | None] = [None] * len(decomposition.masks)
-        if not wanted & (NEED_DEPTH | {"slots"}):
-            return None, nowhere
-        found = self._depth.match(header)
-        if found is None:
-            return None, nowhere
-        try:
-            depth = conversions.to_metres(found[0])
-            intrinsics = conversions.to_intrinsics(found[1], decomposition.source_width, decomposition.source_height)
-        except MessageError as error:
-            self._depth_broken(error)
-            return None, nowhere
-        geometries = slot_geometry(decomposition.masks, decomposition.roi, depth, intrinsics)
-        return (depth, intrinsics), geometries
-
-    def _assess(self, decomposition: Decomposition, assessment: Assessment | None) -> None:
-        """Keeps an assessment for /diagnostics, one for each report; made after the frame was answered."""
-        now = time.monotonic()
-        if now - self._assessed < self._settings["diagnostics_period"]:
-            return
-        if assessment is None:
-            if decomposition.reconstructions is None:
-                assert self._network is not None
-                reconstructions, _ = self._network.decode(decomposition.latent_mean)
-                decomposition = replace(decomposition, reconstructions=reconstructions)
-            assessment = assess(decomposition)
-        self._assessment, self._assessed = assessment, now
+    def _assess(self, pipeline: Pipeline, scene: Scene) -> None:
+        """Assesses one frame for each report, after it was answered."""
+        with contextlib.suppress(NetworkError):  # the frame is answered; the next one will tell of the error
+            self._assessment, self._assessed = pipeline.assess(scene), time.monotonic()
 
     def _style(self) -> Style:
         settings = self._settings
@@ -383,9 +331,9 @@ class DecomposeNode(LifecycleNode):
             self._reporting.timer_period_ns = int(self._settings["diagnostics_period"] * NANOSECONDS)
         self._depth.tolerance = self._settings["depth_tolerance"]
         self._depth.patience = self._settings["depth_patience"]
-        if self._tracker is not None:
-            self._tracker.min_area = self._settings["min_area"]
-            self._tracker.max_absence = self._settings["max_absence"]
+        if self._pipeline is not None:
+            self._pipeline.tracker.min_area = self._settings["min_area"]
+            self._pipeline.tracker.max_absence = self._settings["max_absence"]
 
     def _publish_diagnostics(self) -> None:
         self._follow_listeners()  # in case an event was lost

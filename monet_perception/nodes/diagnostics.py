@@ -2,7 +2,7 @@
 
 | status | WARN | ERROR |
 | --- | --- | --- |
-| camera | no image for `camera_timeout` seconds; broken frames since the last report | no image for five times that; an incompatible QoS; no good frame among those since the last report |
+| camera | no image for `camera_timeout` seconds; broken frames since the last report; a publisher of incompatible QoS beside a good one | no image for five times that, or for once that because of an incompatible QoS; no good frame among those since the last report |
 | network | half of the last latencies above `max_latency`; failed frames or a recovery since the last report | no network: `configure` failed, or the device doesn't come back |
 | scene | reconstruction error above `max_reconstruction_error`; fewer than two active slots; mask entropy above half of log K | never |
 
@@ -183,28 +183,29 @@ def _camera(statistics: Statistics, since: Counts, situation: Situation, thresho
     }
     level, message = OK, "images arrive"
     if situation.state != "active":
-        level, message = OK, f"node is {situation.state}"
-    elif situation.qos_fault:
-        level, message = ERROR, situation.qos_fault
+        message = f"node is {situation.state}"
     elif not situation.listened:
-        level, message = OK, "nobody listens: not subscribed to the camera"
+        message = "nobody listens: not subscribed to the camera"
     elif silent > thresholds.camera_timeout:
-        level = ERROR if silent > ERROR_AFTER * thresholds.camera_timeout else WARN
-        message = f"no image on {situation.topic} for {silent:.1f} s {_silent_because(situation)}"
+        level = ERROR if situation.qos_fault or silent > ERROR_AFTER * thresholds.camera_timeout else WARN
+        because = situation.qos_fault or _silent_because(situation)
+        message = f"no image on {situation.topic} for {silent:.1f} s: {because}"
     elif since.broken:
         level = WARN if since.answered + since.dropped else ERROR
         message = f"{since.broken} of {since.received} images broken: {statistics.last_fault[:200]}"
+    elif situation.qos_fault:  # of a second camera: the first is received
+        level, message = WARN, situation.qos_fault
     return level, message, values
 
 
 def _silent_because(situation: Situation) -> str:
     if situation.publishers:
-        return f"from {situation.publishers}"
+        return f"{situation.publishers} should send them"
     if situation.elsewhere:
         topics = ", ".join(situation.elsewhere[:5])
         remedy = f"remap with -r image:={situation.elsewhere[0]}"
-        return f"and nothing publishes there; there are images on {topics}: {remedy}"
-    return "and nothing publishes there"
+        return f"nothing publishes there; there are images on {topics}: {remedy}"
+    return "nothing publishes there"
 
 
 def _network(

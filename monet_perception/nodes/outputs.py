@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from monet_perception_msgs.msg import SlotArray
-from numpy.typing import NDArray
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, PointCloud2
-from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from monet_perception.decomposer import Decomposition
-from monet_perception.geometry import Intrinsics, SlotGeometry
+from monet_perception.assessment import assess
 from monet_perception.nodes.cloud import build_cloud
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.markers import build_markers, shown_tracks
 from monet_perception.nodes.overlay import draw_overlay, label_image
+from monet_perception.nodes.pipeline import Scene
 from monet_perception.nodes.slot_messages import slot_array
 from monet_perception.slots import background_slots
 
@@ -34,34 +31,10 @@ TOPICS: dict[str, type] = {
     "cloud": PointCloud2,
 }
 """Outputs, published on `scene/<name>`; relative, so that a namespace moves them."""
-NEED_DEPTH = frozenset({"markers", "cloud"})
+IN_3D = frozenset({"slots", "markers", "cloud"})
+"""Outputs that depth has a part in."""
 # Reliable: best-effort readers lose messages above the middleware's 512 KiB segment. Only the newest is kept.
 _QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """One decomposed frame, ready to be published.
-
-    Attributes:
-        header: the image's.
-        frame: [h, w, 3] uint8 RGB, the source image.
-        decomposition: of the frame.
-        track_ids: [K].
-        geometries: K, None where a slot has none.
-        depth: [h, w] float32 metres, and the intrinsics it goes with; None without depth.
-        error_map: [H, W] float32; None where nobody wanted it.
-        model_id: of the weights.
-    """
-
-    header: Header
-    frame: NDArray[np.uint8]
-    decomposition: Decomposition
-    track_ids: NDArray[np.int32]
-    geometries: Sequence[SlotGeometry | None]
-    depth: tuple[NDArray[np.float32], Intrinsics] | None
-    error_map: NDArray[np.float32] | None
-    model_id: str
 
 
 @dataclass(frozen=True)
@@ -71,6 +44,10 @@ class Style:
     mask_encoding: str
     publish_reconstructions: bool
     overlay_size: int
+
+    def reconstruct(self, wanted: frozenset[str]) -> bool:
+        """Whether any of the outputs wanted needs reconstructions."""
+        return "error" in wanted or ("slots" in wanted and self.publish_reconstructions)
 
 
 class Outputs:
@@ -162,4 +139,5 @@ def _overlay(scene: Scene, style: Style) -> Image:
 
 
 def _error(scene: Scene) -> Image | None:
-    return None if scene.error_map is None else image_message(scene.header, scene.error_map, "32FC1")
+    error_map = assess(scene.decomposition).error_map
+    return None if error_map is None else image_message(scene.header, error_map, "32FC1")

@@ -154,20 +154,24 @@ def _panel(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def write_gif(path: Path, frames: list[tuple[float, NDArray[np.uint8]]]) -> None:
-    """Writes an animation, as wide as `ANIMATION_BYTES` allow, at the speed of the stamps.
+def write_gif(path: Path, frames: list[tuple[float, NDArray[np.uint8]]], largest: int = ANIMATION_BYTES) -> None:
+    """Writes an animation at the speed of the stamps, smaller than the frames where it would grow too large.
 
     Args:
         path: where to.
         frames: (stamp in seconds, uint8 [h, w, 3] RGB), at least one.
+        largest: bytes.
     """
     stamps = np.array([stamp for stamp, _ in frames])
     duration = max(20, int(1000 * np.median(np.diff(stamps)))) if len(frames) > 1 else 1000
-    for width in (800, 640, 480, 360, 240):
+    width = min(800, frames[0][1].shape[1])
+    while True:
         pictures = [_quantised(panels, width) for _, panels in frames]
         pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0, optimize=True)
-        if path.stat().st_size <= ANIMATION_BYTES:
+        size = path.stat().st_size
+        if size <= largest or width <= 64:
             return
+        width = int(0.95 * width * np.sqrt(largest / size))  # bytes go with the area
 
 
 def _quantised(panels: NDArray[np.uint8], width: int) -> PillowImage.Image:

@@ -1,0 +1,376 @@
+"""Endurance of the node: memory, recovery and the account of every frame while everything around it comes and goes.
+
+    python -m benchmarks.soak --minutes 30
+
+A camera sends images, one in twelve of them malformed, to `decompose` in a process of its own. Meanwhile subscribers
+come and go, parameters change (some to what must be refused), latents are decoded, and the device fails: the node under
+test is the real one with a Decomposer that raises, on SIGUSR1, what a lost GPU raises. Figures and plot go to --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.latency import PROFILE, checkpoint_for_timing, picture, process, resident
+
+RATE = 15.0
+SAMPLE = 2.0
+"""Seconds between two samples of memory and counts."""
+PATIENCE = 60.0
+"""Seconds after which what was waited for counts as missed."""
+LOSSLESS = [
+    *("-p", "qos_overrides./image.subscription.reliability:=reliable"),
+    *("-p", "qos_overrides./image.subscription.depth:=1000"),
+]
+
+
+def run_node(arguments: list[str]) -> None:
+    """The node under test, with a device that fails on SIGUSR1."""
+    import rclpy
+
+    from monet_perception.decomposer import Decomposer
+    from monet_perception.nodes.decompose import DecomposeNode
+    from monet_perception.nodes.process import spin
+
+    class FailingDecomposer(Decomposer):
+        """Fails once for each signal."""
+
+        due = 0
+
+        def __call__(self, *arguments: Any, **options: Any) -> Any:
+            if FailingDecomposer.due:
+                FailingDecomposer.due -= 1
+                raise RuntimeError("CUDA error: an illegal memory access was encountered (injected)")
+            return super().__call__(*arguments, **options)
+
+    def fail(*_: Any) -> None:
+        FailingDecomposer.due += 1
+
+    signal.signal(signal.SIGUSR1, fail)
+    rclpy.init(args=arguments)
+    node = DecomposeNode(FailingDecomposer)
+    spin(node)
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+@dataclass
+class Record:
+    """What happened; times in seconds since the beginning."""
+
+    sent: int = 0
+    malformed: int = 0
+    errors: int = 0
+    recoveries: list[float] = field(default_factory=list)
+    missed: int = 0
+    refused: int = 0
+    wrongly_set: int = 0
+    decoded: int = 0
+    samples: list[dict[str, float]] = field(default_factory=list)
+    latencies: list[tuple[float, float]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class Soak:
+    """Camera, listeners and operator in one node, beside the process under test.
+
+    Args:
+        process_id: of the node under test.
+        seed: of the order of events.
+    """
+
+    def __init__(self, process_id: int, seed: int) -> None:
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from monet_perception_msgs.srv import DecodeSlots
+        from rcl_interfaces.srv import SetParametersAtomically
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.qos import QoSProfile
+        from sensor_msgs.msg import Image
+
+        rclpy.init()
+        self.record = Record()
+        self._process_id = process_id
+        self._rng = np.random.default_rng(seed)
+        self._node = rclpy.create_node("soak")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._camera = self._node.create_publisher(Image, "image", QoSProfile(depth=1000))
+        self._parameters = self._node.create_client(SetParametersAtomically, "/decompose/set_parameters_atomically")
+        self._decoding = self._node.create_client(DecodeSlots, "/decompose/decode_slots")
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._listening: dict[str, Any] = {}
+        self._frames = [picture(320, 240), picture(160, 120), picture(640, 480)]
+        self._last_answer = 0.0
+        self._error_at: float | None = None
+        self._begin = time.monotonic()
+        self.reports = 0
+
+    # What comes and goes, each with the seconds between two
+
+    def events(self) -> dict[str, tuple[float, Callable[[], None]]]:
+        """The schedule."""
+        return {
+            "sample": (SAMPLE, self._sample),
+            "parameter": (3.0, self._change_parameter),
+            "decode": (7.0, self._decode),
+            "listeners": (11.0, self._change_listeners),
+            "nobody": (41.0, self._leave_and_return),
+            "device error": (23.0, self._break_device),
+        }
+
+    def run(self, seconds: float) -> None:
+        """Sends images for so long, with everything else in between."""
+        self._listen("slots")
+        self._connected()
+        self._begin = time.monotonic()
+        events = self.events()
+        due = {name: self._begin + interval for name, (interval, _) in events.items()}
+        next_frame = self._begin
+        while (now := time.monotonic()) < self._begin + seconds:
+            for name, (interval, happen) in events.items():
+                if now >= due[name]:
+                    happen()
+                    due[name] = time.monotonic() + interval
+            self._wait(next_frame - time.monotonic())
+            next_frame = max(next_frame + 1 / RATE, time.monotonic() - 1 / RATE)
+            self._send()
+            self._watch_recovery()
+        self._settle()
+        self._sample()
+
+    def _send(self) -> None:
+        from std_msgs.msg import Header
+
+        from monet_perception.nodes.conversions import image_message
+
+        frame = self._frames[self.record.sent % len(self._frames)]
+        message = image_message(Header(frame_id="camera", stamp=self._node.get_clock().now().to_msg()), frame, "rgb8")
+        if self.record.sent % 12 == 5:
+            fault = self._rng.choice(["step", "encoding", "height", "width"])
+            setattr(message, fault, "rgb9" if fault == "encoding" else 7 if fault == "step" else 2**31)
+            self.record.malformed += 1
+        self._camera.publish(message)
+        self.record.sent += 1
+
+    def _break_device(self) -> None:
+        if self._error_at is None and "slots" in self._listening:
+            os.kill(self._process_id, signal.SIGUSR1)
+            self._error_at = time.monotonic()
+            self.record.errors += 1
+
+    def _watch_recovery(self) -> None:
+        """Takes note of the first answer after the error; the error itself silences the node for at least 0.2 s."""
+        if self._error_at is None:
+            return
+        if self._last_answer > self._error_at + 0.2:
+            self.record.recoveries.append(self._last_answer - self._error_at)
+            self._error_at = None
+        elif time.monotonic() - self._error_at > PATIENCE:
+            self.record.missed += 1
+            self._error_at = None
+
+    def _change_parameter(self) -> None:
+        from rcl_interfaces.srv import SetParametersAtomically
+        from rclpy.parameter import Parameter
+
+        good = [
+            ("mask_encoding", "32FC1"), ("mask_encoding", "mono8"), ("publish_reconstructions", False),
+            ("publish_reconstructions", True), ("min_area", 0.01), ("min_area", 0.002), ("overlay_size", 320),
+        ]  # fmt: skip
+        bad = [("mask_encoding", "64FC9"), ("min_area", 7.0), ("device", "cuda:3"), ("overlay_size", 1)]
+        wrong = bool(self._rng.random() < 0.3)
+        name, value = (bad if wrong else good)[self._rng.integers(len(bad if wrong else good))]
+        request = SetParametersAtomically.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        future = self._parameters.call_async(request)
+        self._until(future.done)
+        successful = future.result().result.successful
+        self.record.refused += wrong and not successful
+        self.record.wrongly_set += wrong == successful
+
+    def _decode(self) -> None:
+        from monet_perception_msgs.srv import DecodeSlots
+
+        future = self._decoding.call_async(DecodeSlots.Request(count=2, latents=[0.0] * 32))
+        self._until(future.done)
+        self.record.decoded += bool(future.result().success)
+
+    def _change_listeners(self) -> None:
+        for name in ("overlay", "labels", "error"):
+            if self._rng.random() < 0.5:
+                self._ignore(name) if name in self._listening else self._listen(name)
+
+    def _leave_and_return(self) -> None:
+        """Everybody stops listening for a while; no image is sent meanwhile, so that all can be counted."""
+        self._settle()
+        for name in list(self._listening):
+            self._ignore(name)
+        self._until(lambda: self._camera.get_subscription_count() == 0)
+        self._wait(2.0)
+        self._listen("slots")
+        self._connected()
+        self._error_at = None if self._error_at is None else time.monotonic()
+
+    def _listen(self, name: str) -> None:
+        from monet_perception_msgs.msg import SlotArray
+        from sensor_msgs.msg import Image
+
+        kind, callback = (SlotArray, self._on_slots) if name == "slots" else (Image, lambda message: None)
+        self._listening[name] = self._node.create_subscription(kind, f"scene/{name}", callback, 10)
+
+    def _ignore(self, name: str) -> None:
+        self._node.destroy_subscription(self._listening.pop(name))
+
+    def _connected(self) -> None:
+        self._until(lambda: self._camera.get_subscription_count() == 1)
+        self._wait(0.5)
+
+    def _settle(self) -> None:
+        """Waits until the node has accounted for all that was sent."""
+        self._wait(1.0)
+        reports = self.reports
+        self._until(lambda: self.reports >= reports + 2)
+
+    def _sample(self) -> None:
+        seconds = time.monotonic() - self._begin
+        self.record.samples.append(
+            {"seconds": seconds, "memory (MB)": resident(self._process_id), **self.record.counts}
+        )
+
+    def _on_slots(self, message: Any) -> None:
+        self._last_answer = time.monotonic()
+        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        latency = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
+        self.record.latencies.append((self._last_answer - self._begin, latency))
+
+    def _on_diagnostics(self, message: Any) -> None:
+        self.reports += 1
+        values = {pair.key: pair.value for status in message.status for pair in status.values}
+        names = ("received", "answered", "dropped", "broken", "failed", "recoveries")
+        self.record.counts = {name: int(values[name]) for name in names}
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def _until(self, true: Callable[[], Any]) -> None:
+        end = time.monotonic() + 3 * PATIENCE
+        while not true():
+            if time.monotonic() > end:
+                raise TimeoutError("the node doesn't answer")
+            self._executor.spin_once(timeout_sec=0.05)
+
+
+def verdicts(record: Record) -> list[tuple[str, str, bool]]:
+    """What issue 7 asks for: name, value, whether it holds."""
+    memory = np.array([sample["memory (MB)"] for sample in record.samples])
+    quarter = max(1, len(memory) // 4)
+    # The first quarter is left out: caches and the allocator's arenas fill up while things happen for the first time.
+    early, late = float(np.median(memory[quarter : 2 * quarter])), float(np.median(memory[-quarter:]))
+    growth = late / early - 1
+    counts = record.counts
+    accounted = counts["answered"] + counts["dropped"] + counts["broken"] + counts["failed"]
+    slowest = max(record.recoveries, default=float("nan"))
+    return [
+        ("memory, last quarter to second", f"{early:.0f} -> {late:.0f} MB, {growth:+.2%}", abs(growth) <= 0.02),
+        ("frames sent, received, accounted for", f"{record.sent}, {counts['received']}, {accounted}",
+         record.sent == counts["received"] == accounted),
+        ("malformed sent, counted", f"{record.malformed}, {counts['broken']}", record.malformed == counts["broken"]),
+        ("device errors, recoveries seen, missed", f"{record.errors}, {len(record.recoveries)}, {record.missed}",
+         record.missed == 0),
+        ("slowest recovery", f"{slowest:.1f} s", not slowest > PATIENCE),
+        ("wrong parameters refused, accepted", f"{record.refused}, {record.wrongly_set}", record.wrongly_set == 0),
+    ]  # fmt: skip
+
+
+def plot(record: Record, path: Path) -> None:
+    """Memory, latency and counts over time."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(3, 1, figsize=(9, 8), sharex=True, layout="constrained")
+    minutes = np.array([sample["seconds"] for sample in record.samples]) / 60
+    axes[0].plot(minutes, [sample["memory (MB)"] for sample in record.samples])
+    axes[0].set(ylabel="memory (MB)", title="decompose under load, faults and change", ylim=(0, None))
+    when, latency = np.array(record.latencies).T if record.latencies else (np.zeros(0), np.zeros(0))
+    axes[1].semilogy(when / 60, 1000 * latency, ".", markersize=1)
+    axes[1].set(ylabel="latency (ms)")
+    for name in ("answered", "dropped", "broken", "failed"):
+        axes[2].plot(minutes, [sample.get(name, 0) for sample in record.samples], label=name)
+    axes[2].set(ylabel="frames", xlabel="time (min)")
+    axes[2].legend()
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+
+
+def report(record: Record, folder: Path) -> bool:
+    """Prints a table and writes files; whether all holds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{record.samples[-1]['seconds'] / 60:.1f} minutes, load {os.getloadavg()[0]:.1f}")
+    for column in ("", "value", ""):
+        table.add_column(column)
+    found = verdicts(record)
+    for name, value, holds in found:
+        table.add_row(name, value, "yes" if holds else "NO")
+    console = Console()
+    console.print(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    plot(record, folder / "soak.png")
+    content = {
+        "verdicts": {name: value for name, value, _ in found},
+        "counts": record.counts,
+        "samples": record.samples,
+    }
+    (folder / "soak.json").write_text(json.dumps(content, indent=1))
+    console.print(f"wrote {folder / 'soak.png'} and soak.json")
+    return all(holds for *_, holds in found)
+
+
+def main() -> int:
+    """Returns 0 if all limits hold."""
+    if "--as-node" in sys.argv:
+        sys.argv.remove("--as-node")
+        run_node(sys.argv)
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
+    options = parser.parse_args()
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("ROS_DOMAIN_ID", "88")
+    os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = options.checkpoint or checkpoint_for_timing(Path(folder))
+        arguments = ["--ros-args", "-p", f"checkpoint:={checkpoint}", "-p", "diagnostics_period:=0.5", *LOSSLESS]
+        with process("-m", "benchmarks.soak", "--as-node", *arguments) as node:
+            soak = Soak(node.pid, options.seed)
+            soak.run(60 * options.minutes)
+            ended = node.poll()
+        if ended is not None:
+            print(f"the node ended by itself, with {ended}", file=sys.stderr)
+            return 1
+    return 0 if report(soak.record, options.output) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
