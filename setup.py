@@ -27,6 +27,7 @@ BASE = [
     "torch>=2.6",
     "torchvision>=0.21",
 ]
+DOCS = ["markdown-it-py>=3", "mkdocs>=1.6,<2", "mkdocs-material>=9.6"]
 # `ros` is for machines without a ROS installation; on others these packages come with it. The messages are not on PyPI
 # and so not in it: `pip install ./monet_perception_msgs` builds them.
 EXTRAS = {
@@ -64,7 +65,9 @@ EXTRAS = {
         "setuptools<80",  # the last with `setup.py develop`, which colcon calls
         *MSGS["build-system"]["requires"],
     ],
+    "docs": DOCS,
     "test": [
+        *DOCS,  # the tests build the docs and run their code
         "disent>=0.9.3",  # its scores are what our disentanglement scores are held to
         "hypothesis>=6.130",
         "playwright>=1.50",
