@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-matplotlib.rcParams["svg.hashsalt"] = "monet_perception"  # the same file every time
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+
+matplotlib.rcParams["svg.hashsalt"] = "monet_perception"  # the same file every time
 
 COLOURS = {"data": "#e8eef2", "attention": "#cfe8dc", "component": "#fbe3c4"}
 
@@ -94,7 +93,8 @@ def one_pass(axes: Axes) -> None:
 
 def main() -> None:
     """Writes architecture.svg beside this file."""
-    figure, axes = plt.subplots(3, 1, figsize=(11, 6.4))
+    figure = Figure(figsize=(11, 6.4))
+    axes = figure.subplots(3, 1)
     for axis, draw in zip(axes, (whole_network, recurrent, one_pass), strict=True):
         axis.set_xlim(-0.1, 17.7)
         axis.set_ylim(-0.1, 2.9)
