@@ -4,7 +4,8 @@ ifneq ($(ROS_DISTRO),jazzy)
 $(error ROS 2 $(ROS_DISTRO) is sourced, monet_perception is for jazzy. In a shell without ROS, make uses PyPI's ROS wheels)
 endif
 
-WITH_ROS = source install/setup.bash &&
+# ROS's setup files read variables that need not be set.
+WITH_ROS = set +u && source install/setup.bash &&
 DEMO = install/monet_perception/lib/monet_perception/demo
 COLCON = $(PY) -m colcon build --base-paths . monet_perception_msgs
 
