@@ -10,6 +10,7 @@ On a recording, without ROS and without a node:
 
 The camera's pose has to be known, from SLAM or odometry: a PoseStamped of the optical frame in a world whose z points
 up. Where the true objects are known (`/camera/objects`), each landmark's error is printed.
+Needs `pip install monet_perception[demo,train]` (rosbags, matplotlib).
 """
 
 from __future__ import annotations
