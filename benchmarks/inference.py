@@ -21,7 +21,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +102,7 @@ def open_variants(options: argparse.Namespace, frames: NDArray[np.uint8]) -> tup
         for reconstruct in (False, True):
             label = name + (" with reconstructions" if reconstruct else "")
             cost = plain.gflop if reconstruct else encoding
-            variant = Variant(label, lambda d=decomposer, r=reconstruct: d(frames[0], reconstruct=r), [], cost)
+            variant = Variant(label, partial(decomposer, frames[0], reconstruct=reconstruct), [], cost)
             masks = decomposer(frames).masks
             variant.mask_error = float(np.abs(masks - expected).max())
             variant.agreement = float((masks.argmax(axis=1) == expected.argmax(axis=1)).mean())
@@ -108,7 +110,7 @@ def open_variants(options: argparse.Namespace, frames: NDArray[np.uint8]) -> tup
     return plain, variants
 
 
-def choices(device: str) -> dict[str, dict[str, object]]:
+def choices(device: str) -> dict[str, dict[str, Any]]:
     """What the Decomposer is asked for, by name."""
     if device.startswith("cuda"):
         return {"torch fp32": {"precision": "fp32"}, "torch bf16": {"precision": "bf16"}}

@@ -25,7 +25,7 @@ from monet_perception.backends.stages import FrameEncoder
 from monet_perception.checkpoint import CheckpointError, CheckpointInfo, build_network, read_tensors
 from monet_perception.files import replacing
 from monet_perception.networks import Monet
-from monet_perception.networks.segmentation import SegmentationAttention
+from monet_perception.networks.segmentation import SegmentationAttention, TransposedConvolution
 
 CALIBRATION_FRAMES = 128
 # The heads' logits decide the masks. The first layer of the component encoder sees log masks, from zero to minus
@@ -110,14 +110,14 @@ def _without_transposed_convolutions(monet: Monet) -> Monet:
     return monet
 
 
-def sub_pixel(layer: nn.ConvTranspose2d) -> nn.Sequential:
+def sub_pixel(layer: nn.Module) -> nn.Sequential:
     """A transposed 5x5 convolution of stride 2 as a 3x3 convolution to four times the channels, and a pixel shuffle.
 
     Output pixel 2 j + p takes tap 2 a + p from input pixel j + 1 - a: three taps of even outputs, two of odd ones, so
     the kernel is padded to 6x6 and parted by parity.
     """
-    if (layer.kernel_size, layer.stride, layer.padding, layer.output_padding) != ((5, 5), (2, 2), (2, 2), (1, 1)):
-        raise ValueError(f"{layer}: only 5x5 kernels of stride 2 that double the size are known here")
+    if not isinstance(layer, TransposedConvolution):
+        raise TypeError(f"{layer} is no transposed convolution of the attention's")
     inputs, outputs = layer.weight.shape[:2]
     parted = F.pad(layer.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
     convolution = nn.Conv2d(inputs, 4 * outputs, kernel_size=3, padding=1)
@@ -173,7 +173,8 @@ def _nodes_in_float(path: Path) -> list[str]:
     """Names of what is not quantised: `KEPT_IN_FLOAT`, and what joins logits into masks, which have to sum to one."""
     import onnx
 
-    chosen, from_head = [], set()
+    chosen: list[str] = []
+    from_head: set[str] = set()
     for node in onnx.load(path).graph.node:  # in the order of computation
         if set(node.input) & (from_head | set(HEADS)):
             from_head.update(node.output)

@@ -66,7 +66,7 @@ class TransposedConvolution(nn.ConvTranspose2d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         if x.device.type != "cpu" or self.in_channels < WIDE or torch.compiler.is_compiling():
             return super().forward(x, output_size)
-        size = [2 * x.shape[2], 2 * x.shape[3]]
+        size = (2 * x.shape[2], 2 * x.shape[3])
         # In this order a channels_last kernel is a matrix as it lies: putting it into fold's costs a sixth of the step.
         patches = x.flatten(2).transpose(1, 2) @ self.weight.permute(0, 2, 3, 1).flatten(1)
         columns = patches.unflatten(2, (25, self.out_channels)).permute(0, 3, 2, 1).flatten(1, 2)
