@@ -14,7 +14,9 @@ PACKAGE = "monet_perception"
 FOR_COLCON = bool({"install", "develop"} & set(sys.argv))
 EXECUTABLES = ("decompose", "demo", "camera", "viewer")
 
-MSGS = tomllib.loads(Path("monet_perception_msgs/pyproject.toml").read_text(encoding="utf-8"))
+# `colcon build --symlink-install` runs a link to this file, in another folder.
+ROOT = Path(__file__).resolve().parent
+MSGS = tomllib.loads((ROOT / "monet_perception_msgs" / "pyproject.toml").read_text(encoding="utf-8"))
 
 # What runs without ROS on any machine: the networks, the Decomposer, tracking, geometry.
 BASE = [
@@ -90,7 +92,7 @@ setup(
     name=PACKAGE,
     version="0.1.0",
     description="The objects in front of a robot, without a label: MONet-RN50* for ROS 2",
-    long_description=Path("README.md").read_text(encoding="utf-8") if Path("README.md").exists() else "",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     maintainer="The monet_perception maintainers",
     maintainer_email="maintainers@monet-perception.example.org",

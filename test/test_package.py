@@ -138,7 +138,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = tmp_path_factory.mktemp("workspace")
     for name in ("launch", "config", "resource", "monet_perception", "monet_perception_msgs"):
         shutil.copytree(ROOT / name, workspace / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
-    for name in ("package.xml", "setup.py", "setup.cfg", "pyproject.toml", "colcon_defaults.yaml"):
+    for name in ("package.xml", "setup.py", "setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, workspace)
     result = run("colcon", "build", "--base-paths", ".", "monet_perception_msgs", cwd=workspace, env=activated())
     assert result.returncode == 0, result.stdout + result.stderr
@@ -187,3 +187,13 @@ def test_colcon_installs_what_pip_installs(workspace: Path):
     assert {path.relative_to(installed) for path in installed.rglob("*") if path.is_file()} == {
         path.relative_to(workspace / data) for path in (workspace / data).rglob("*") if path.is_file()
     }
+
+
+@pytest.mark.timeout(900)
+def test_colcon_links_for_those_who_edit(workspace: Path):
+    bases = ["--build-base", "linked_build", "--install-base", "linked"]
+    command = ["colcon", "build", "--base-paths", ".", "--packages-select", "monet_perception", "--symlink-install"]
+    result = run(*command, *bases, cwd=workspace, env=activated())
+    assert result.returncode == 0, result.stdout + result.stderr
+    launch = workspace / "linked/monet_perception/share/monet_perception/launch/decompose.launch.py"
+    assert launch.resolve() == workspace / "launch/decompose.launch.py"
