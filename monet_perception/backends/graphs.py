@@ -23,7 +23,7 @@ from monet_perception.checkpoint import DEFAULT_CHECKPOINT, read_info
 from monet_perception.files import replacing
 from monet_perception.networks import PRESETS, Monet, MonetConfig
 
-GRAPH_VERSION = 1  # raised when the exported graphs change, so that older ones in caches are left alone
+GRAPH_VERSION = 2  # raised when the exported graphs change, so that older ones in caches are left alone
 SHIPPED_GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
 # Where a graph says its weights are. No such file exists: ONNX Runtime is given the checkpoint's tensors by name.
 WEIGHTS_ELSEWHERE = "checkpoint"

@@ -7,6 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def log_sigmoid(logits: Tensor) -> Tensor:
+    """log(sigmoid(x)), finite wherever x is.
+
+    Not torch's logsigmoid: that one is exported to ONNX as Log(Sigmoid(x)), which is -inf from logits of -20 down, while
+    softplus has an operator of its own.
+    """
+    return -F.softplus(-logits)
+
+
 def scope_step(log_scope: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
     """One slot takes its share of the scope (equations 4.4 to 4.6).
 
@@ -17,8 +26,8 @@ def scope_step(log_scope: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
         log m_k and log s_k, both float32 like `log_scope`.
     """
     logit = logit.float()  # bf16 keeps three digits: a scope near one would lose its remainder
-    # log(1 - sigmoid(a)) = logsigmoid(-a) = -a + logsigmoid(a), the form of equation 4.6, without its cancellation
-    return log_scope + F.logsigmoid(logit), log_scope + F.logsigmoid(-logit)
+    # log(1 - sigmoid(a)) = log_sigmoid(-a) = -a + log_sigmoid(a), the form of equation 4.6, without its cancellation
+    return log_scope + log_sigmoid(logit), log_scope + log_sigmoid(-logit)
 
 
 def stick_breaking(logits: Tensor) -> Tensor:
@@ -32,9 +41,9 @@ def stick_breaking(logits: Tensor) -> Tensor:
         Log masks [B, K, H, W] in float32; their exponentials sum to one over K.
     """
     alpha = logits[:, :-1].float()  # bf16 keeps three digits: a scope near one would lose its remainder
-    log_scope = F.logsigmoid(-alpha).cumsum(dim=1)
+    log_scope = log_sigmoid(-alpha).cumsum(dim=1)
     log_scope = F.pad(log_scope, (0, 0, 0, 0, 1, 0))
-    return torch.cat([log_scope[:, :-1] + F.logsigmoid(alpha), log_scope[:, -1:]], dim=1)
+    return torch.cat([log_scope[:, :-1] + log_sigmoid(alpha), log_scope[:, -1:]], dim=1)
 
 
 def softmax_masks(logits: Tensor) -> Tensor:
