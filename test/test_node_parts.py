@@ -231,6 +231,12 @@ def test_levels_of_the_camera():
     assert level() == DiagnosticStatus.WARN
 
 
+def test_only_what_gets_worse_is_logged():
+    report, levels = Report("node"), (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.WARN)
+    told = [report.worsened([DiagnosticStatus(name="camera", level=level)]) for level in levels]
+    assert [len(statuses) for statuses in told] == [0, 1, 0]
+
+
 def test_levels_of_the_network():
     statistics, report = Statistics(), Report("node")
 

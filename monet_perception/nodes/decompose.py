@@ -131,7 +131,7 @@ class DecomposeNode(LifecycleNode):
         self._worker.start()
         super().on_activate(state)
         self._follow_listeners(active=True)
-        self.get_logger().info("active")
+        self.get_logger().info("active; no work is done until somebody subscribes to an output")
         return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -223,6 +223,7 @@ class DecomposeNode(LifecycleNode):
         if wanted:
             self._listening_since = time.monotonic()
             inputs.subscribe()
+            self.get_logger().info(f"taking images from {inputs.topic}")
         else:
             inputs.unsubscribe()
             self._depth.clear()
@@ -346,6 +347,8 @@ class DecomposeNode(LifecycleNode):
         message = DiagnosticArray(status=self._report.build(self._statistics, self._situation(), thresholds))
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+        for status in self._report.worsened(message.status):
+            self.get_logger().warning(f"{status.name}: {status.message}")
 
     def _situation(self) -> diagnostics.Situation:
         inputs, network = self._inputs, self._network

@@ -28,6 +28,8 @@ from monet_perception.assessment import Assessment
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 WINDOW = 10.0
 """Seconds over which rates and latencies are taken."""
+QUIET = 10.0
+"""Seconds between two log lines about one status; /diagnostics has all of it."""
 ERROR_AFTER = 5.0
 """Multiple of `camera_timeout` after which silence is an ERROR."""
 
@@ -147,6 +149,20 @@ class Report:
     name: str
     _counts: Counts = field(default=Counts(), init=False, repr=False)
     _recoveries: int = field(default=0, init=False, repr=False)
+    _levels: dict[str, bytes] = field(default_factory=dict, init=False, repr=False)
+    _told: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+
+    def worsened(self, statuses: Sequence[DiagnosticStatus]) -> list[DiagnosticStatus]:
+        """Those whose level rose since the last call, for the log; each at most once in `QUIET` seconds."""
+        now = time.monotonic()
+        found = []
+        for status in statuses:
+            rose = status.level > self._levels.get(status.name, OK)
+            self._levels[status.name] = status.level
+            if rose and now - self._told.get(status.name, -math.inf) > QUIET:
+                self._told[status.name] = now
+                found.append(status)
+        return found
 
     def build(self, statistics: Statistics, situation: Situation, thresholds: Thresholds) -> list[DiagnosticStatus]:
         """The three statuses: camera, network, scene."""
