@@ -25,8 +25,8 @@ from monet_perception.nodes.settings import SPECS
 PYTHON, BASH = blocks("python"), blocks("bash")
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{BIN}:{os.environ['PATH']}"}
-TIMEOUT = 240
-"""Seconds for a block that takes a few on an idle machine."""
+TIMEOUT = 280
+"""Seconds for a command that takes a few on an idle machine."""
 
 SHORTER = {
     "python -m train.fit": "--trainer.max_steps 2 --trainer.val_check_interval 2 --trainer.limit_val_batches 1 "
