@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from train.data.bag import Bag
 from train.data.crop import Crop

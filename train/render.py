@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import cv2
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from monet_perception.files import replacing
 from train.data.store import StoreError
