@@ -102,8 +102,9 @@ class RunCheckpoint(Checkpoint):
         # one process alone can't know here whether the others have as many batches left
         if not (trainer.world_size == 1 and self._told_to_end) or trainer.state.fn != "fit":
             return
-        # a resumed run is to go on with the next training batch, not amid a validation whose sums are lost
-        trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset()
+        if trainer.fit_loop._should_accumulate():  # the validation came between the batches of one step
+            return
+        # a resumed run goes on with the next training batch; the validation is given up, as its sums are not saved
         self._save(trainer)
         self._end(trainer)
 
