@@ -3,7 +3,7 @@
 After section 5.1 of the thesis: hue uniform in [0, 1], saturation in [0.75, 1], value 1; the camera on a ring inside
 the room, facing its centre, lifted by -25 to 22 degrees; three objects of six shapes, 1 to 3 of them visible; four to
 six in the test sets `six_objects` and `identical_color`; none in `empty_room`. `other_ring`, which is not among the
-published sets, sees the rooms of `train` from a smaller and higher ring: does a network hold off its training poses?
+published sets, sees the rooms of `train` from a smaller and lower ring: does a network hold off its training poses?
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FACTORS: dict[str, Factor] = {
 HALF_WIDTH, WALL_HEIGHT = 3.0, 2.0
 RING_RADIUS, EYE_HEIGHT = 2.6, 1.2
 """Of the ring that the camera stands on, metres."""
-OTHER_RING_RADIUS, OTHER_EYE_HEIGHT = 2.3, 1.5
+OTHER_RING_RADIUS, OTHER_EYE_HEIGHT = 2.3, 0.9
 PITCH = (math.radians(-25), math.radians(22))
 FIELD_OF_VIEW = 66.0
 SIZE = (0.36, 0.64)
