@@ -44,7 +44,8 @@ def checkpoint(run: Path) -> dict[str, Any]:
 
 def validations(run: Path) -> dict[int, dict[str, float]]:
     """What was measured, by step."""
-    lines = [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
+    path = run / "validation.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return {line["step"]: {name: value for name, value in line.items() if name != "minutes"} for line in lines}
 
 
