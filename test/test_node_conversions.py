@@ -34,6 +34,7 @@ GREY = np.array([77, 77, 77], np.uint8)
 
 def plain(encoding: str, height: int = 6, width: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """An image of one colour in an encoding, and that colour in RGB."""
+
     def full(values: list[int], dtype: type = np.uint8) -> np.ndarray:
         return np.full((height, width, len(values)), values, dtype).squeeze()
 

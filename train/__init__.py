@@ -1,1 +1,1 @@
-"""Offline work on MONet: data, training, evaluation, profiling and figures. One command each, `python -m train.NAME`."""
+"""Offline work on MONet: data, training, evaluation, profiling and figures. Each a `python -m train.NAME`."""

@@ -92,11 +92,12 @@ def export_graph(config: MonetConfig, part: Part) -> bytes:
     import onnxscript.optimizer
 
     monet = Monet(config, initialisation=None).eval()
-    program = torch.onnx.export(
-        *_module_and_example(monet, part), dynamo=True, optimize=False, verbose=False,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=NAMES[part][0], output_names=NAMES[part][1],
-    )  # fmt: skip
+    with torch.no_grad():  # the component decoder computes the same in another way where gradients are asked for
+        program = torch.onnx.export(
+            *_module_and_example(monet, part), dynamo=True, optimize=False, verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=NAMES[part][0], output_names=NAMES[part][1],
+        )  # fmt: skip
     assert program is not None
     model = program.model
     expected = weight_names(list(monet.state_dict()), part)

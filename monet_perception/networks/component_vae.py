@@ -68,7 +68,7 @@ class Broadcast(nn.Module):
             # A product with ones and not broadcasting: its gradient is a product as well, and on CPUs 14 times as fast
             # as the sum over slots.
             pixels = grid_part.permute(0, 2, 3, 1)
-            repeated = latent_part.new_ones(len(latents), 1) @ pixels.flatten().unsqueeze(0)
+            repeated = latent_part.new_ones(latents.shape[0], 1) @ pixels.flatten().unsqueeze(0)
             grid_part = repeated.view(-1, *pixels.shape[1:]).permute(0, 3, 1, 2)
         return latent_part[:, :, None, None] + grid_part
 

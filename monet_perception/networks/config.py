@@ -117,7 +117,6 @@ class MonetConfig:
             if not isinstance(value, (int, float)) or not 0.0 < value <= 10.0:
                 raise ConfigError(f"{name} is {value!r}; it must be in (0, 10]")
 
-
     def _check_size(self) -> None:
         if self.image_size % self.stride:
             raise ConfigError(f"image_size {self.image_size} is not a multiple of the network's stride {self.stride}")

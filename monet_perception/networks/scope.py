@@ -10,8 +10,8 @@ from torch import Tensor
 def log_sigmoid(logits: Tensor) -> Tensor:
     """log(sigmoid(x)), finite wherever x is.
 
-    Not torch's logsigmoid: that one is exported to ONNX as Log(Sigmoid(x)), which is -inf from logits of -20 down, while
-    softplus has an operator of its own.
+    Not torch's logsigmoid: that one is exported to ONNX as Log(Sigmoid(x)), which is -inf from logits of -20 down,
+    while softplus has an operator of its own.
     """
     return -F.softplus(-logits)
 
