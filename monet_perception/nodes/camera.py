@@ -123,12 +123,13 @@ class CameraNode(Node):
         Returns:
             Number of images published.
         """
-        begin = time.monotonic()
         shift: int | None = None
         images = 0
         for recorded in self._clip:
             if shift is None:
-                first, shift = recorded.time, self.get_clock().now().nanoseconds - recorded.time
+                # both clocks at one moment, with the recording open: else messages would come before their stamps
+                first, begin = recorded.time, time.monotonic()
+                shift = self.get_clock().now().nanoseconds - recorded.time
             due = begin + (recorded.time - first) / 1e9
             while (left := due - time.monotonic()) > 0:
                 executor.spin_once(timeout_sec=left)
