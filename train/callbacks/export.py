@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 FALLBACK = "val/total"
 
@@ -56,7 +56,7 @@ class Export(Callback):
         if score > self.best:
             self.best = score
             self._write(trainer, pl_module, "best.safetensors")
-            rank_zero_info(f"best so far: {monitor} {values[monitor]:.4f} at step {trainer.global_step}")
+            pl_module.print(f"best so far: {monitor} {values[monitor]:.4f} at step {trainer.global_step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
