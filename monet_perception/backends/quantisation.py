@@ -2,8 +2,8 @@
 
     python -m monet_perception.backends.quantisation best.safetensors frames.npy
 
-writes `best.<model id>.int8.onnx` beside the checkpoint, where `Decomposer(..., quantised=True)` finds it. Making it
-needs the packages `onnx` and `onnxscript`; running it does not, so a robot only needs the file.
+writes `best.<model id>.int8.v<version>.onnx` beside the checkpoint, where `Decomposer(..., quantised=True)` finds it. Making
+it needs the packages `onnx` and `onnxscript`; running it does not, so a robot only needs the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from monet_perception.backends.graphs import NAMES, GraphError, cache_folder, check_export_packages
+from monet_perception.backends.graphs import GRAPH_VERSION, NAMES, GraphError, cache_folder, check_export_packages
 from monet_perception.backends.stages import FrameEncoder
 from monet_perception.checkpoint import CheckpointError, CheckpointInfo, build_network, read_tensors
 from monet_perception.files import replacing
@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 
 def quantised_paths(checkpoint: Path, model_id: str) -> list[Path]:
     """Where a checkpoint's quantised encoder may be: beside it, or in the cache if that folder can't be written to."""
-    return [checkpoint.with_name(f"{checkpoint.stem}.{model_id}.int8.onnx"), cache_folder() / f"{model_id}.int8.onnx"]
+    name = f"{model_id}.int8.v{GRAPH_VERSION}.onnx"
+    return [checkpoint.with_name(f"{checkpoint.stem}.{name}"), cache_folder() / name]
 
 
 def obtain_quantised(checkpoint: Path, info: CheckpointInfo, weights: Mapping[str, Tensor]) -> bytes:
