@@ -2,8 +2,8 @@
 
     python -m monet_perception.backends.quantisation best.safetensors frames.npy
 
-writes `best.<model id>.int8.v<version>.onnx` beside the checkpoint, where `Decomposer(..., quantised=True)` finds it. Making
-it needs the packages `onnx` and `onnxscript`; running it does not, so a robot only needs the file.
+writes `best.<model id>.int8.v<version>.onnx` beside the checkpoint, where `Decomposer(..., quantised=True)` finds it.
+Making it needs the packages `onnx` and `onnxscript`; running it does not, so a robot only needs the file.
 """
 
 from __future__ import annotations
