@@ -86,7 +86,8 @@ class Decomposer:
     Args:
         checkpoint: file of `save_checkpoint`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        precision: `auto` (bf16 on GPUs that have it, else fp32), `fp32` or `bf16`. Masks and latents come in float32.
+        precision: `auto` (bf16 on GPUs that have it, else fp32), `fp32`, `bf16` or `fp16`. Masks and latents come in
+            float32.
         crop: `centre` takes the largest centred square of a frame, `whole` squashes all of it to a square.
         backend: `onnx` is ONNX Runtime, on CPUs in fp32 or int8; `torch` runs everywhere; `auto` chooses the former
             where it can.
@@ -98,7 +99,7 @@ class Decomposer:
     Attributes:
         info: what the checkpoint says about itself.
         config: structure of its network.
-        device, precision, backend: what was chosen; precision is `fp32`, `bf16` or `int8`.
+        device, precision, backend: what was chosen; precision is `fp32`, `bf16`, `fp16` or `int8`.
         crop: as given.
 
     Raises:

@@ -124,11 +124,14 @@ def test_sharp_masks_stay_finite(checkpoint: Path, tmp_path: Path, backend) -> N
     assert np.isfinite(scene.latent_log_sigma).all()
 
 
-def test_bf16_stays_near_and_its_masks_sum_to_one(checkpoint: Path, decomposer: Decomposer) -> None:
-    with Decomposer(checkpoint, device="cpu", precision="bf16") as low:
-        assert (low.backend, low.precision) == ("torch", "bf16")
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
+def test_half_precision_stays_near_and_its_masks_sum_to_one(
+    checkpoint: Path, decomposer: Decomposer, precision: str, tolerance: float
+) -> None:
+    with Decomposer(checkpoint, device="cpu", precision=precision) as low:
+        assert (low.backend, low.precision) == ("torch", precision)
         scene = low(frames(3, SIZE, SIZE), reconstruct=True)
-    assert_close(scene, decomposer(frames(3, SIZE, SIZE), reconstruct=True), tolerance=0.05)
+    assert_close(scene, decomposer(frames(3, SIZE, SIZE), reconstruct=True), tolerance)
     np.testing.assert_allclose(scene.masks.sum(axis=1), 1.0, atol=1e-5)
 
 
@@ -351,7 +354,7 @@ def test_quantised_masks_stay_near(checkpoint: Path, tmp_path: Path, cache: Path
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.01), ("bf16", 0.05)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 0.01), ("bf16", 0.05), ("fp16", 0.01)])
 def test_a_gpu_gives_what_the_cpu_gives(checkpoint: Path, decomposer: Decomposer, precision, tolerance) -> None:
     with Decomposer(checkpoint, device="cuda", precision=precision) as gpu:
         gpu.warm_up()

@@ -127,7 +127,9 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that decomposes: where and how the network runs."""
     group = parser.add_argument_group("inference (the defaults are the node's)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
-    group.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="(default: %(default)s)")
+    group.add_argument(
+        "--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="(default: %(default)s)"
+    )
     group.add_argument("--backend", default="auto", choices=("auto", "torch", "onnx"), help="(default: %(default)s)")
     group.add_argument("--quantised", action="store_true", help="8-bit integers in the encoder, on CPUs")
     group.add_argument(

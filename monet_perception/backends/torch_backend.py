@@ -14,6 +14,8 @@ from monet_perception.networks import Monet
 from monet_perception.networks.initialisation import LAYERS
 
 Floats = NDArray[np.float32]
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precisions of 16 bits; fp16 is for GPUs that don't compute in bf16."""
 
 
 class DeviceError(RuntimeError):
@@ -46,13 +48,13 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """`auto`, `fp32` or `bf16` to one of the latter two: `auto` is bf16 on GPUs that compute in it.
+    """`auto`, `fp32`, `bf16` or `fp16` to one of the latter three: `auto` is bf16 on GPUs that have it, else fp32.
 
     Raises:
         ValueError: the name is none of these.
     """
-    if name not in ("auto", "fp32", "bf16"):
-        raise ValueError(f"precision {name!r} is unknown; choose auto, fp32 or bf16")
+    if name not in ("auto", "fp32", *HALVES):
+        raise ValueError(f"precision {name!r} is unknown; choose auto, fp32, bf16 or fp16")
     if name != "auto":
         return name
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -65,7 +67,7 @@ class TorchBackend:
     Args:
         monet: moved to the device, and changed to its precision, in place.
         device: of `resolve_device`.
-        precision: `fp32` or `bf16`; masks and posteriors are float32 in both.
+        precision: `fp32`, `bf16` or `fp16`; masks and posteriors are float32 in all.
     """
 
     name = "torch"
@@ -75,8 +77,9 @@ class TorchBackend:
         self.device = str(device)
         self._device = device
         monet.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if precision == "bf16":
-            _cast_layers(monet, torch.bfloat16)
+        self._half = HALVES.get(precision)
+        if self._half is not None:
+            _cast_layers(monet, self._half)
         self._encode = self._runner(FrameEncoder(monet).eval())
         self._decode = self._runner(LatentDecoder(monet).eval())
         self._staging = Staging(device)
@@ -100,7 +103,7 @@ class TorchBackend:
     def _runner(self, module: nn.Module) -> Callable[[Tensor], tuple[Tensor, ...]]:
         def run(inputs: Tensor) -> tuple[Tensor, ...]:
             # Not inference_mode: its tensors can't be the static inputs of a captured graph.
-            with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            with torch.no_grad(), torch.autocast(self._device.type, self._half, enabled=self._half is not None):
                 outputs: tuple[Tensor, ...] = module(inputs)
                 return outputs
 

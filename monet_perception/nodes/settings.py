@@ -28,7 +28,7 @@ SPECS = (
         "precision",
         "auto",
         "Arithmetic of the network; auto: bf16 on GPUs that have it, fp32 on CPUs.",
-        choices=("auto", "fp32", "bf16"),
+        choices=("auto", "fp32", "bf16", "fp16"),
     ),
     Spec(
         "backend",
