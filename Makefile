@@ -43,6 +43,9 @@ format: $(STAMPS)/test ## Format the code and mend what ruff can mend
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+docs: $(STAMPS)/test ## Build the docs into site/
+	$(PY) -m mkdocs build --strict
+
 venv: $(STAMPS)/test ## Install all that development needs into .venv
 
 constraints: $(STAMPS)/test ## Write constraints.txt anew, from the versions in .venv
@@ -60,4 +63,4 @@ distclean: clean ## Remove .venv as well
 help: ## Show this
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-.PHONY: demo msgs test lint format venv constraints clean distclean help
+.PHONY: demo msgs test lint format docs venv constraints clean distclean help
