@@ -60,14 +60,14 @@ def relay() -> None:
     from rclpy.qos import QoSProfile, ReliabilityPolicy
     from sensor_msgs.msg import Image
 
-    from monet_perception.nodes.process import spin
+    from monet_perception.nodes.process import ros, spin
 
-    rclpy.init()
-    node = rclpy.create_node("relay")
-    publisher = node.create_publisher(Image, "relayed", QoSProfile(depth=1))
-    newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    node.create_subscription(Image, "image", publisher.publish, newest)
-    spin(node)
+    with ros([]) as stop:
+        node = rclpy.create_node("relay")
+        publisher = node.create_publisher(Image, "relayed", QoSProfile(depth=1))
+        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        node.create_subscription(Image, "image", publisher.publish, newest)
+        spin(node, stop.is_set)
 
 
 def network(checkpoint: Path, width: int, height: int) -> None:

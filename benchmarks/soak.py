@@ -38,11 +38,9 @@ LOSSLESS = [
 
 def run_node(arguments: list[str]) -> None:
     """The node under test, with a device that fails on SIGUSR1."""
-    import rclpy
-
     from monet_perception.decomposer import Decomposer
     from monet_perception.nodes.decompose import DecomposeNode
-    from monet_perception.nodes.process import spin
+    from monet_perception.nodes.process import ros, spin
 
     class FailingDecomposer(Decomposer):
         """Fails once for each signal."""
@@ -59,11 +57,10 @@ def run_node(arguments: list[str]) -> None:
         FailingDecomposer.due += 1
 
     signal.signal(signal.SIGUSR1, fail)
-    rclpy.init(args=arguments)
-    node = DecomposeNode(FailingDecomposer)
-    spin(node)
-    node.destroy_node()
-    rclpy.try_shutdown()
+    with ros(arguments) as stop:
+        node = DecomposeNode(FailingDecomposer)
+        spin(node, stop.is_set)
+        node.destroy_node()
 
 
 @dataclass

@@ -54,10 +54,11 @@ def running(module: str, arguments: Sequence[str], log: Path) -> Iterator[subpro
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(PATIENCE)
+            code = process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise AssertionError(f"{module} didn't end on SIGINT:\n{log.read_text()}") from None
+        assert code == 0, f"{module} ended with {code}:\n{log.read_text()}"
 
 
 class Robot:

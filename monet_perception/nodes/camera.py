@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -21,6 +21,8 @@ from rclpy.serialization import deserialize_message
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
+
+from monet_perception.nodes.process import TICK, ros
 
 DEMO_CLIP = Path(__file__).parents[1] / "data" / "demo.mcap"
 IMAGES = "/camera/image", "/camera/image/compressed"
@@ -117,8 +119,8 @@ class CameraNode(Node):
         """How many subscribe to the images."""
         return self._made[self._clip.image_topic].get_subscription_count()
 
-    def play(self, executor: SingleThreadedExecutor) -> int:
-        """Plays the clip once.
+    def play(self, executor: SingleThreadedExecutor, stop: threading.Event) -> int:
+        """Plays the clip once, or until told to stop.
 
         Returns:
             Number of images published.
@@ -131,9 +133,9 @@ class CameraNode(Node):
                 first, begin = recorded.time, time.monotonic()
                 shift = self.get_clock().now().nanoseconds - recorded.time
             due = begin + (recorded.time - first) / 1e9
-            while (left := due - time.monotonic()) > 0:
-                executor.spin_once(timeout_sec=left)
-            if not rclpy.ok():
+            while (left := due - time.monotonic()) > 0 and not stop.is_set():
+                executor.spin_once(timeout_sec=min(left, TICK))
+            if stop.is_set():
                 return images
             message = deserialize_message(recorded.data, PLAYED[recorded.kind])
             _move_stamps(message, shift)
@@ -171,38 +173,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _wait_for_viewers(node: CameraNode, executor: SingleThreadedExecutor, stop: threading.Event, options: Any) -> bool:
+    """Whether as many subscribe as were asked for, in time."""
+    give_up = time.monotonic() + options.patience
+    while node.viewers() < options.wait_for and not stop.is_set():
+        if time.monotonic() > give_up:
+            print(f"camera: only {node.viewers()} of {options.wait_for} nodes subscribed", file=sys.stderr)
+            return False
+        executor.spin_once(timeout_sec=TICK)
+    return True
+
+
+def _run(node: CameraNode, options: argparse.Namespace, stop: threading.Event) -> int:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if not _wait_for_viewers(node, executor, stop, options):
+            return 2
+        while not stop.is_set():
+            images = node.play(executor, stop)
+            node.get_logger().info(f"played {images} images")
+            if not options.loop:
+                break
+        return 0
+    finally:
+        executor.shutdown()
+
+
 def main(args: list[str] | None = None) -> int:
     """Plays the clip; returns 0, or 1 if it can't be read, or 2 if those it waited for didn't come."""
     arguments = sys.argv if args is None else args
     options = _parser().parse_args(remove_ros_args(arguments)[1:])
-    rclpy.init(args=arguments)
     try:
-        node = CameraNode(Clip(options.clip))
+        clip = Clip(options.clip)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"camera: {error}", file=sys.stderr)
-        rclpy.try_shutdown()
         return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        give_up = time.monotonic() + options.patience
-        while node.viewers() < options.wait_for:
-            if time.monotonic() > give_up:
-                print(f"camera: only {node.viewers()} of {options.wait_for} nodes subscribed", file=sys.stderr)
-                return 2
-            executor.spin_once(timeout_sec=0.05)
-        while True:
-            images = node.play(executor)
-            node.get_logger().info(f"played {images} images")
-            if not options.loop or not rclpy.ok():
-                break
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    with ros(arguments) as stop:
+        node = CameraNode(clip)
+        try:
+            return _run(node, options, stop)
+        finally:
+            node.destroy_node()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from monet_perception_msgs.srv import DecodeSlots
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -29,7 +28,7 @@ from monet_perception.nodes.network import Network, NetworkError
 from monet_perception.nodes.outputs import IN_3D, Outputs, Style
 from monet_perception.nodes.parameters import Parameters
 from monet_perception.nodes.pipeline import Pipeline, Scene
-from monet_perception.nodes.process import NOT_CONFIGURED, spin
+from monet_perception.nodes.process import NOT_CONFIGURED, ros, spin
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_latents
 from monet_perception.nodes.worker import NewestFirstWorker
@@ -392,13 +391,12 @@ def main(args: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(remove_ros_args(arguments)[1:])
-    rclpy.init(args=arguments)
-    node = DecomposeNode()
-    try:
-        spin(node)
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with ros(arguments) as stop:
+        node = DecomposeNode()
+        try:
+            spin(node, stop.is_set)
+        finally:
+            node.destroy_node()
 
 
 if __name__ == "__main__":

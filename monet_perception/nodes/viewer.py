@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 from monet_perception_msgs.msg import Slot, SlotArray
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -29,7 +29,7 @@ from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, 
 from monet_perception.nodes.depth import NANOSECONDS, stamp_nanoseconds
 from monet_perception.nodes.overlay import Region
 from monet_perception.nodes.pictures import Pictures, draw_panels
-from monet_perception.nodes.process import spin
+from monet_perception.nodes.process import ros, spin
 from monet_perception.nodes.separation import separated
 from monet_perception.nodes.slot_messages import read_masks, read_reconstructions, read_region
 from monet_perception.palette import track_colours
@@ -38,6 +38,8 @@ KEPT = 60
 """Frames that wait for their missing parts."""
 REFRESH = 0.25
 """Seconds between two refreshes of the table."""
+QUIET = 0.5
+"""Seconds without a message after which those that were on their way have come."""
 PLAIN_REFRESH = 2.0
 """Seconds between two lines where the output is no terminal."""
 _BARS = "▁▂▃▄▅▆▇█"
@@ -100,7 +102,8 @@ class ViewerNode(Node):
         self._show = show
         self._frames: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._arrivals: deque[float] = deque(maxlen=30)
-        every = QoSProfile(depth=50)  # reliable: it counts the frames
+        self._last = time.monotonic()
+        every = QoSProfile(depth=500)  # reliable, and long: it counts the frames, and may be slow to draw them
         image = self.resolve_topic_name("image")
         self.create_subscription(Image, image, self._on_image, every)
         self.create_subscription(CompressedImage, f"{image}/compressed", self._on_image, every)
@@ -112,6 +115,12 @@ class ViewerNode(Node):
         if len(self._arrivals) < 2:
             return 0.0
         return (len(self._arrivals) - 1) / (self._arrivals[-1] - self._arrivals[0])
+
+    def finished(self) -> bool:
+        """Whether there is nothing left to draw, when asked to end: the camera has ended and all it sent is drawn."""
+        topic = self.resolve_topic_name("image")
+        camera_runs = any(self.count_publishers(name) for name in (topic, f"{topic}/compressed"))
+        return camera_runs or time.monotonic() - self._last > QUIET
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.tally.images.add(stamp_nanoseconds(message.header))
@@ -127,6 +136,7 @@ class ViewerNode(Node):
 
     def _add(self, part: str, message: Any) -> None:
         """Keeps a part of a frame, and looks at the frame when nothing of it is missing."""
+        self._last = time.monotonic()
         stamp = stamp_nanoseconds(message.header)
         parts = self._frames.setdefault(stamp, {})
         parts[part] = message
@@ -177,7 +187,7 @@ def slot_table(message: SlotArray) -> Table:
         colour = "rgb({},{},{})".format(*track_colours([slot.track_id])[0])
         track = "-" if slot.track_id < 0 else str(slot.track_id)
         position = " ".join(f"{value:+.2f}" for value in slot.centroid)
-        bar = Text("█" * round(24 * slot.area), style=colour)
+        bar = Text("█" * round(12 * slot.area), style=colour)
         table.add_row(str(slot.index), track, f"{slot.area:.1%}", bar, Text(_latent_bars(slot), style=colour), position)
     return table
 
@@ -196,7 +206,7 @@ def _screen(node: ViewerNode) -> Group:
     return Group(Text(line), Text("waiting for slots on scene/slots") if newest is None else slot_table(newest))
 
 
-def _watch(node: ViewerNode, console: Console) -> None:
+def _watch(node: ViewerNode, console: Console, stop: threading.Event) -> None:
     """Shows the table while the node runs: live in a terminal, as a line now and then elsewhere."""
     shown = 0.0
 
@@ -208,7 +218,7 @@ def _watch(node: ViewerNode, console: Console) -> None:
                 console.print(_screen(node).renderables[0])
             else:
                 live.update(_screen(node), refresh=True)
-        return False
+        return stop.is_set() and node.finished()
 
     if console.is_terminal:
         with Live(_screen(node), console=console, auto_refresh=False) as live:
@@ -234,22 +244,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(args: list[str] | None = None) -> int:
     """Runs the viewer until it is told to stop; returns 0, or 1 if no slots arrived."""
+    os.nice(5)  # drawing must not take the time of the network that it shows
     arguments = sys.argv if args is None else args
     options = _parser().parse_args(remove_ros_args(arguments)[1:])
     if options.show and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         print("viewer: --show needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set", file=sys.stderr)
         return 1  # asked first, because Qt would end the process
     pictures = Pictures(options.output, animation=options.gif) if options.output else None
-    rclpy.init(args=arguments)
-    node = ViewerNode(pictures, show=options.show)
     console = Console()
-    try:
-        _watch(node, console)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    with ros(arguments) as stop:
+        node = ViewerNode(pictures, show=options.show)
+        try:
+            _watch(node, console, stop)
+        finally:
+            node.destroy_node()
     for line in node.tally.lines():
         console.print(line, soft_wrap=True)
     for path in pictures.close() if pictures is not None else []:
