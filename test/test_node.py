@@ -285,7 +285,7 @@ def test_nothing_changes_unless_all_of_it_is_right(robot):
 def test_parameters_are_described(robot):
     min_area, device, overlay_size = robot.describe("min_area", "precision", "overlay_size")
     assert (min_area.floating_point_range[0].from_value, min_area.floating_point_range[0].to_value) == (0, 1)
-    assert device.additional_constraints == "one of: auto, fp32, bf16"
+    assert device.additional_constraints == "one of: auto, fp32, bf16, fp16"
     assert overlay_size.integer_range[0].to_value == 4096
     assert all(descriptor.description for descriptor in (min_area, device, overlay_size))
 
