@@ -4,7 +4,7 @@
     python -m benchmarks.latency --width 1920 --height 1080 --profile none
 
 Three things in one run, in turns, so that all of them see the same machine:
-    network   the Decomposer alone, called in a loop in a process of its own
+    network   the Decomposer alone, called at the same rate in a process of its own
     relay     a node that takes the image and sends it back: what rclpy and DDS cost for the image alone
     node      `decompose`: image in, SlotArray out
 and at the end the node fed at four times the rate that the network manages. The pictures and figures go to --output.
@@ -71,7 +71,7 @@ def relay() -> None:
 
 
 def network(checkpoint: Path, width: int, height: int) -> None:
-    """Answers each line on standard input, a number of frames, with the seconds that each of them took."""
+    """Answers each line on standard input, a number of frames and a rate, with the seconds that each frame took."""
     from monet_perception.decomposer import Decomposer
 
     decomposer = Decomposer(checkpoint)
@@ -79,11 +79,15 @@ def network(checkpoint: Path, width: int, height: int) -> None:
     frame = picture(width, height)
     print("ready", flush=True)
     for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
+        times, (frames, rate) = [], line.split()
+        due = time.perf_counter()
+        for _ in range(int(frames)):
             begin = time.perf_counter()
             decomposer(frame, reconstruct=True)
             times.append(time.perf_counter() - begin)
+            # At the camera's pace and not in a row, which keeps caches warm as no robot does.
+            due = max(due + 1 / float(rate), time.perf_counter())
+            time.sleep(max(0.0, due - time.perf_counter()))
         print(json.dumps(times), flush=True)
 
 
@@ -210,7 +214,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         alone.stdout.readline()
         node_arguments = ["--ros-args", "-p", f"checkpoint:={checkpoint}", *options.node_arguments]
         for _ in range(ROUNDS):
-            alone.stdin.write(f"{options.frames}\n")
+            alone.stdin.write(f"{options.frames} {options.rate}\n")
             alone.stdin.flush()
             results["network"] += json.loads(alone.stdout.readline())
             with process(*itself, "relay"):
