@@ -72,7 +72,7 @@ def _session(
     options.log_severity_level = 3  # errors; warnings are about its own optimisations
     options.intra_op_num_threads = threads or 0
     # Waiting threads sleep. By default they spin, which on a core that others want as well took four times the CPU time
-    # (110 ms a frame instead of 27, two threads on two cores at 10 Hz) and made each frame slower (41 ms instead of 24).
+    # (110 ms a frame instead of 27, two threads on two cores at 10 Hz) and made frames slower (41 ms instead of 24).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if weights:
         options.add_external_initializers(list(weights), list(weights.values()))
