@@ -8,7 +8,6 @@ scene.masks.argmax(axis=0)                     # which slot each pixel belongs t
 from __future__ import annotations
 
 import threading
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,19 +15,16 @@ from typing import Literal, Self
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from monet_perception.backends.graphs import GraphError, obtain_graph
-from monet_perception.backends.onnx_backend import OnnxBackend
-from monet_perception.backends.quantisation import obtain_quantised
-from monet_perception.backends.torch_backend import DeviceError, TorchBackend, resolve_device, resolve_precision
-from monet_perception.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, build_network, read_tensors
+from monet_perception.backends.selection import choose, open_backend
+from monet_perception.backends.stages import Backend, Floats
+from monet_perception.backends.torch_backend import DeviceError
+from monet_perception.checkpoint import DEFAULT_CHECKPOINT, read_tensors
 from monet_perception.networks import MonetConfig
 
 __all__ = ["Decomposer", "Decomposition", "DeviceError", "Roi", "centre_square"]
 
-Floats = NDArray[np.float32]
 Frames = NDArray[np.uint8]
 
 
@@ -86,11 +82,11 @@ class Decomposer:
     Args:
         checkpoint: file of `save_checkpoint`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        precision: `auto` (bf16 on GPUs that have it, else fp32), `fp32`, `bf16` or `fp16`. Masks and latents come in
-            float32.
+        precision: `auto` (bf16 on GPUs that have it, and with backend `openvino` on CPUs that have it, else fp32),
+            `fp32`, `bf16` or `fp16`. Masks and latents come in float32.
         crop: `centre` takes the largest centred square of a frame, `whole` squashes all of it to a square.
-        backend: `onnx` is ONNX Runtime, on CPUs in fp32 or int8; `torch` runs everywhere; `auto` chooses the former
-            where it can.
+        backend: `onnx` is ONNX Runtime, on CPUs in fp32 or int8; `openvino` is OpenVINO, on CPUs in any precision that
+            they have; `torch` runs everywhere; `auto` chooses ONNX Runtime on CPUs and PyTorch on GPUs.
         threads: how many threads one call may use on a CPU; None: one for each core. With the torch backend it holds
             for the whole process.
         quantised: 8-bit integers in the encoder, on CPUs: several times as fast, at the loss that docs/performance.md
@@ -107,6 +103,7 @@ class Decomposer:
         DeviceError: the device is not there.
         ValueError: options that don't go together.
         GraphError: backend `onnx` was asked for by name, or `quantised`, and what it needs can't be had.
+        OpenVinoError: backend `openvino` was asked for and is not installed, or the CPU lacks the precision.
     """
 
     def __init__(
@@ -116,28 +113,18 @@ class Decomposer:
         device: str = "auto",
         precision: str = "auto",
         crop: Literal["centre", "whole"] = "centre",
-        backend: Literal["auto", "torch", "onnx"] = "auto",
+        backend: Literal["auto", "torch", "onnx", "openvino"] = "auto",
         threads: int | None = None,
         quantised: bool = False,
     ) -> None:
-        _check_choice("crop", crop, ("centre", "whole"))
-        _check_choice("backend", backend, ("auto", "torch", "onnx"))
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}; it must be at least 1, or None for one for each core")
-        chosen_device = resolve_device(device)
-        chosen_precision = resolve_precision(precision, chosen_device)
-        on_onnx = _prefers_onnx(backend, chosen_device, chosen_precision, quantised)
+        if crop not in ("centre", "whole"):
+            raise ValueError(f"crop is {crop!r}; it must be one of centre, whole")
+        choice = choose(backend, device, precision, threads, quantised)
         self.info, weights = read_tensors(checkpoint)
         self.config: MonetConfig = self.info.config
         self.crop = crop
         self._lock = threading.Lock()
-        self._backend: OnnxBackend | TorchBackend | None = None
-        if on_onnx:
-            self._backend = _onnx_backend(Path(checkpoint), self.info, weights, threads, quantised, backend == "auto")
-        if self._backend is None:
-            if threads is not None and chosen_device.type == "cpu":
-                torch.set_num_threads(threads)
-            self._backend = TorchBackend(build_network(self.info, weights), chosen_device, chosen_precision)
+        self._backend: Backend | None = open_backend(choice, Path(checkpoint), self.info, weights)
         self.backend, self.device, self.precision = self._backend.name, self._backend.device, self._backend.precision
 
     def __call__(self, frames: Frames, *, reconstruct: bool = False) -> Decomposition:
@@ -203,12 +190,12 @@ class Decomposer:
     ) -> None:
         self.close()
 
-    def _open_backend(self) -> OnnxBackend | TorchBackend:
+    def _open_backend(self) -> Backend:
         if self._backend is None:
             raise RuntimeError("the decomposer was closed")
         return self._backend
 
-    def _decode_slots(self, backend: OnnxBackend | TorchBackend, latent_mean: Floats) -> tuple[Floats, Floats]:
+    def _decode_slots(self, backend: Backend, latent_mean: Floats) -> tuple[Floats, Floats]:
         shape = latent_mean.shape[:2]
         reconstructions, mask_logits = backend.decode(latent_mean.reshape(-1, self.config.latent_size))
         mask_logits = mask_logits.reshape(*shape, *mask_logits.shape[1:])
@@ -219,44 +206,6 @@ def centre_square(height: int, width: int) -> Roi:
     """The largest square around the centre of a frame."""
     side = min(height, width)
     return Roi((width - side) // 2, (height - side) // 2, side, side)
-
-
-def _prefers_onnx(backend: str, device: torch.device, precision: str, quantised: bool) -> bool:
-    """Whether to try ONNX Runtime, which is on CPUs and in fp32 or int8 only."""
-    possible = device.type == "cpu" and precision == "fp32"
-    if not possible and (quantised or backend == "onnx"):
-        asked = "quantised" if quantised else "backend onnx"
-        raise ValueError(f"{asked} runs on a CPU in precision fp32 or auto, not on {device} in {precision}")
-    if quantised and backend == "torch":
-        raise ValueError("quantised runs with backend onnx or auto, not torch")
-    return possible and backend != "torch"
-
-
-def _onnx_backend(
-    checkpoint: Path,
-    info: CheckpointInfo,
-    weights: dict[str, torch.Tensor],
-    threads: int | None,
-    quantised: bool,
-    fall_back: bool,
-) -> OnnxBackend | None:
-    """The backend, or None with a warning where another one may serve."""
-    if quantised:
-        encoder = obtain_quantised(checkpoint, info, weights)
-        return OnnxBackend(encoder, obtain_graph(info.config, "decoder"), weights, threads=threads, quantised=True)
-    try:
-        encoder, decoder = obtain_graph(info.config, "encoder"), obtain_graph(info.config, "decoder")
-    except GraphError as error:
-        if not fall_back:
-            raise
-        warnings.warn(f"running on PyTorch, several times slower than ONNX Runtime: {error}", stacklevel=3)
-        return None
-    return OnnxBackend(encoder, decoder, weights, threads=threads)
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
 
 
 def _check_frames(frames: Frames) -> None:

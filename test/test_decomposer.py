@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import openvino
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,8 +16,9 @@ from torch import nn
 
 from monet_perception.backends import graphs
 from monet_perception.backends.graphs import GraphError, export_graph, graph_name, shipped_configs
+from monet_perception.backends.openvino_backend import OpenVinoError, resolve_cpu_precision
+from monet_perception.backends.quantisation import SubPixel
 from monet_perception.backends.quantisation import main as quantise
-from monet_perception.backends.quantisation import sub_pixel
 from monet_perception.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from monet_perception.decomposer import Decomposer, Decomposition, DeviceError, Roi
 from monet_perception.networks import PRESETS, Monet, MonetConfig
@@ -76,13 +78,13 @@ def test_a_cpu_runs_onnx_runtime_from_the_shipped_graphs(decomposer: Decomposer)
     assert (decomposer.backend, decomposer.device, decomposer.precision) == ("onnx", "cpu", "fp32")
 
 
-@pytest.mark.parametrize("backend", ["onnx", "torch"])
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "torch"])
 def test_it_gives_what_the_network_gives(checkpoint: Path, backend) -> None:
     images = frames(2, SIZE, SIZE)
     monet, info = load_checkpoint(checkpoint)
     with torch.no_grad():
         expected = monet(torch.from_numpy(images).permute(0, 3, 1, 2) / 255.0)
-    with Decomposer(checkpoint, device="cpu", backend=backend) as decomposer:
+    with Decomposer(checkpoint, device="cpu", backend=backend, precision="fp32") as decomposer:
         scene = decomposer(images, reconstruct=True)
         assert (decomposer.backend, decomposer.info) == (backend, info)
         latents = expected.latent_mean.flatten(0, 1).numpy()
@@ -105,7 +107,7 @@ def test_it_gives_what_the_network_gives(checkpoint: Path, backend) -> None:
     np.testing.assert_allclose(scene.reconstruction(), mixture, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["onnx", "torch"])
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "torch"])
 def test_sharp_masks_stay_finite(checkpoint: Path, tmp_path: Path, backend) -> None:
     monet, _ = load_checkpoint(checkpoint)
     with torch.no_grad():
@@ -115,7 +117,8 @@ def test_sharp_masks_stay_finite(checkpoint: Path, tmp_path: Path, backend) -> N
     with torch.no_grad():
         expected = monet.encode(torch.from_numpy(images).permute(0, 3, 1, 2) / 255.0)
     assert expected.log_masks.min() < -1000
-    with Decomposer(tmp_path / "sharp.safetensors", device="cpu", backend=backend) as decomposer:
+    sharp = tmp_path / "sharp.safetensors"
+    with Decomposer(sharp, device="cpu", backend=backend, precision="fp32") as decomposer:
         scene = decomposer(images)
     np.testing.assert_allclose(scene.masks.sum(axis=1), 1.0, atol=1e-5)
     # A rounding in the network can be a whole logit here; the posteriors have to be finite and of the same kind.
@@ -157,6 +160,32 @@ def test_frames_of_every_shape(decomposer: Decomposer, height: int, width: int, 
         Roi((width - side) // 2, (height - side) // 2, side, side) if crop == "centre" else Roi(0, 0, width, height)
     )
     decomposer.crop = "centre"
+
+
+def test_openvino_takes_the_cpus_own_precision(checkpoint: Path, decomposer: Decomposer) -> None:
+    with Decomposer(checkpoint, device="cpu", backend="openvino") as quick:
+        assert quick.backend == "openvino"
+        assert quick.precision == resolve_cpu_precision("auto")
+        for count in (1, 3, 2, 1):  # the first size has a network of its own, others share one
+            scene = quick(frames(count, SIZE, SIZE), reconstruct=True)
+            assert_close(scene, decomposer(frames(count, SIZE, SIZE), reconstruct=True), 0.05)
+            np.testing.assert_allclose(scene.masks.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_openvino_runs_the_recurrent_attention(tmp_path: Path, cache: Path) -> None:
+    path = save(tmp_path / "tiny.safetensors", TINY)
+    image = frames(16, 16)
+    with Decomposer(path, device="cpu", backend="openvino", precision="fp32") as quick:
+        assert_close(quick(image, reconstruct=True), Decomposer(path, backend="torch")(image, reconstruct=True))
+
+
+def test_openvino_missing_or_without_the_precision_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "FP16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(OpenVinoError, match=r"does not compute in fp16, only in fp32.*choose precision auto"):
+            Decomposer(checkpoint, backend="openvino", precision="fp16")
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
+    with pytest.raises(OpenVinoError, match="pip install openvino"):
+        Decomposer(checkpoint, backend="openvino")
 
 
 def test_a_batch_is_its_frames_one_by_one(decomposer: Decomposer) -> None:
@@ -246,6 +275,7 @@ def test_a_gpu_that_is_not_there_is_named_with_the_remedy(checkpoint: Path, devi
         ({"device": "cpu", "precision": "bf16", "backend": "onnx"}, "backend onnx runs on a CPU in precision fp32"),
         ({"device": "cpu", "precision": "bf16", "quantised": True}, "quantised runs on a CPU in precision fp32"),
         ({"device": "cpu", "backend": "torch", "quantised": True}, "not torch"),
+        ({"device": "cpu", "backend": "openvino", "precision": "fp8"}, "precision 'fp8'"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(checkpoint: Path, options, cause: str) -> None:
@@ -333,7 +363,7 @@ def test_sub_pixel_convolution_equals_the_transposed_one() -> None:
     torch.manual_seed(0)
     layer = TransposedConvolution(5, 3)
     x = torch.randn(2, 5, 4, 6)
-    torch.testing.assert_close(sub_pixel(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(SubPixel(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
 
 
 def test_quantised_masks_stay_near(checkpoint: Path, tmp_path: Path, cache: Path, decomposer: Decomposer) -> None:
@@ -349,8 +379,12 @@ def test_quantised_masks_stay_near(checkpoint: Path, tmp_path: Path, cache: Path
     with Decomposer(path, device="cpu", threads=1, quantised=True) as quick:
         assert (quick.backend, quick.precision) == ("onnx", "int8")
         scene, reference = quick(images[16:]), decomposer(images[16:])
-    assert np.abs(scene.masks - reference.masks).max() < 0.05
-    np.testing.assert_allclose(scene.masks.sum(axis=1), 1.0, atol=1e-5)
+    with Decomposer(path, backend="openvino", threads=1, quantised=True) as quick:
+        assert (quick.backend, quick.precision) == ("openvino", "int8")
+        other = quick(images[16:])
+    for masks in (scene.masks, other.masks):
+        assert np.abs(masks - reference.masks).max() < 0.05
+        np.testing.assert_allclose(masks.sum(axis=1), 1.0, atol=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -34,5 +34,5 @@ $(STAMPS)/demo: $(STAMPS)/dependencies $(STAMPS)/msgs
 
 $(STAMPS)/test: $(STAMPS)/demo
 	@echo "Installing what training, rendering and the tests need"
-	@$(INSTALL) --editable '.[demo,train,render,tensorflow,explore,test,lint]'
+	@$(INSTALL) --editable '.[demo,train,render,tensorflow,explore,openvino,test,lint]'
 	@touch $@

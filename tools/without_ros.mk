@@ -21,5 +21,5 @@ $(STAMPS)/demo: $(PACKAGE_FILES) $(STAMPS)/msgs
 
 $(STAMPS)/test: $(STAMPS)/demo
 	@echo "Installing what training, rendering and the tests need"
-	@$(INSTALL) --editable '.[ros,demo,train,render,tensorflow,explore,colcon,test,lint]'
+	@$(INSTALL) --editable '.[ros,demo,train,render,tensorflow,explore,openvino,colcon,test,lint]'
 	@touch $@

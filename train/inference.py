@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monet_perception.backends.graphs import GraphError
+from monet_perception.backends.openvino_backend import OpenVinoError
+from monet_perception.backends.selection import BACKENDS
 from monet_perception.checkpoint import CheckpointError
 from monet_perception.decomposer import Decomposer, Decomposition, DeviceError, Roi
 from train.data.manifest import StoreError
@@ -130,7 +132,7 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="(default: %(default)s)"
     )
-    group.add_argument("--backend", default="auto", choices=("auto", "torch", "onnx"), help="(default: %(default)s)")
+    group.add_argument("--backend", default="auto", choices=BACKENDS, help="(default: %(default)s)")
     group.add_argument("--quantised", action="store_true", help="8-bit integers in the encoder, on CPUs")
     group.add_argument(
         "--crop",
@@ -158,5 +160,5 @@ def open_decomposer(checkpoint: str, options: argparse.Namespace) -> Decomposer:
         )
     except CheckpointError:
         raise
-    except (ValueError, GraphError) as error:
+    except (ValueError, GraphError, OpenVinoError) as error:
         raise InferenceOptionError(str(error)) from error

@@ -1,1 +1,1 @@
-"""What runs a network for the Decomposer: PyTorch (the reference, and GPUs) or ONNX Runtime (CPUs)."""
+"""What runs a network for the Decomposer: PyTorch (the reference, and GPUs), ONNX Runtime or OpenVINO (CPUs)."""

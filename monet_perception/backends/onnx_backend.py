@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monet_perception.backends.graphs import weight_names
-from monet_perception.backends.stages import Part
-
-Floats = NDArray[np.float32]
+from monet_perception.backends.stages import Floats, Part
 
 
 class OnnxBackend:

@@ -9,10 +9,12 @@ Making it needs the packages `onnx` and `onnxscript`; running it does not, so a 
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,7 +34,10 @@ CALIBRATION_FRAMES = 128
 # eighty: in 256 steps nothing would be left of what matters, near zero.
 HEADS = ("attention.head.weight", "attention.unet.head.weight")
 KEPT_IN_FLOAT = (*HEADS, "component.encoder.convolutions.0.weight")
-QUANTISED_OPERATIONS = ["Conv", "Relu", "MaxPool", "Add", "Concat", "DepthToSpace", "Gemm", "MatMul"]
+QUANTISED_OPERATIONS = [
+    *("Conv", "Relu", "MaxPool", "Add", "Gemm", "MatMul"),
+    *("Concat", "Unsqueeze", "Reshape", "DepthToSpace"),  # what puts the parities of `SubPixel` together
+]
 
 log = logging.getLogger(__name__)
 
@@ -106,28 +111,35 @@ def _quantise_graph(path: Path, frames: NDArray[np.uint8]) -> bytes:
 def _without_transposed_convolutions(monet: Monet) -> Monet:
     """Replaces them in the attention by convolutions that compute the same: only those run in 8 bits."""
     if isinstance(monet.attention, SegmentationAttention):
-        layers = monet.attention.decoder
-        monet.attention.decoder = nn.ModuleList(sub_pixel(layer) for layer in layers)
+        layers = cast(Iterable[TransposedConvolution], monet.attention.decoder)
+        monet.attention.decoder = nn.ModuleList(SubPixel(layer) for layer in layers)
     return monet
 
 
-def sub_pixel(layer: nn.Module) -> nn.Sequential:
-    """A transposed 5x5 convolution of stride 2 as a 3x3 convolution to four times the channels, and a pixel shuffle.
+class SubPixel(nn.Module):
+    """A transposed 5x5 convolution of stride 2 as four convolutions, one for each parity of the output's pixels.
 
-    Output pixel 2 j + p takes tap 2 a + p from input pixel j + 1 - a: three taps of even outputs, two of odd ones, so
-    the kernel is padded to 6x6 and parted by parity.
+    Output pixel 2 j + p takes tap 2 a + p from input pixel j + 1 - a: three taps of even outputs, from j - 1 to j + 1,
+    and two of odd ones, from j to j + 1. Together that are the 25 taps; a single 3x3 convolution would need 36.
     """
-    if not isinstance(layer, TransposedConvolution):
-        raise TypeError(f"{layer} is no transposed convolution of the attention's")
-    inputs, outputs = layer.weight.shape[:2]
-    parted = F.pad(layer.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
-    convolution = nn.Conv2d(inputs, 4 * outputs, kernel_size=3, padding=1)
-    with torch.no_grad():
-        convolution.weight.copy_(parted.permute(1, 3, 5, 0, 2, 4).reshape(4 * outputs, inputs, 3, 3))
-        assert convolution.bias is not None
-        assert layer.bias is not None
-        convolution.bias.copy_(layer.bias.repeat_interleave(4))
-    return nn.Sequential(convolution, nn.PixelShuffle(2))
+
+    def __init__(self, layer: TransposedConvolution) -> None:
+        super().__init__()
+        inputs, outputs = layer.weight.shape[:2]
+        self.convolutions = nn.ModuleDict()
+        for p, q in itertools.product((0, 1), repeat=2):
+            convolution = nn.Conv2d(inputs, outputs, kernel_size=(3 - p, 3 - q), bias=layer.bias is not None)
+            convolution.weight = nn.Parameter(layer.weight[:, :, p::2, q::2].flip(2, 3).transpose(0, 1).contiguous())
+            convolution.bias = layer.bias
+            self.convolutions[f"{p}{q}"] = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, C', 2 H, 2 W]."""
+        parities = []
+        for name, convolution in self.convolutions.items():
+            above, left = (1 - int(parity) for parity in name)
+            parities.append(convolution(F.pad(x, (left, 1, above, 1))))
+        return F.pixel_shuffle(torch.stack(parities, dim=2).flatten(1, 2), 2)
 
 
 def keep(content: bytes, paths: list[Path]) -> Path | None:

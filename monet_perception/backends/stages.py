@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from monet_perception.networks import Monet
 
 Part = Literal["encoder", "decoder"]
+Floats = NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """What runs a network.
+
+    Attributes:
+        name: `torch`, `onnx` or `openvino`.
+        device: `cpu` or `cuda:N`.
+        precision: `fp32`, `bf16`, `fp16` or `int8`.
+    """
+
+    name: str
+    device: str
+    precision: str
+
+    def encode(self, frames: NDArray[np.uint8]) -> tuple[Floats, Floats, Floats]:
+        """See `FrameEncoder`."""
+        ...
+
+    def decode(self, latents: Floats) -> tuple[Floats, Floats]:
+        """See `LatentDecoder`."""
+        ...
+
+    def close(self) -> None:
+        """Frees the network and its memory."""
+        ...
 
 
 class FrameEncoder(nn.Module):

@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from monet_perception.backends.stages import FrameEncoder, LatentDecoder
+from monet_perception.backends.stages import Floats, FrameEncoder, LatentDecoder
 from monet_perception.networks import Monet
 from monet_perception.networks.initialisation import LAYERS
 
-Floats = NDArray[np.float32]
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Precisions of 16 bits; fp16 is for GPUs that don't compute in bf16."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from monet_perception.backends.selection import BACKENDS
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.nodes.parameters import Spec
 from monet_perception.nodes.slot_messages import MASK_ENCODINGS
@@ -27,16 +28,16 @@ SPECS = (
     Spec(
         "precision",
         "auto",
-        "Arithmetic of the network; auto: bf16 on GPUs that have it, fp32 on CPUs.",
+        "Arithmetic of the network; auto: bf16 on GPUs, and on CPUs with openvino, that have it, else fp32.",
         choices=("auto", "fp32", "bf16", "fp16"),
     ),
     Spec(
         "backend",
         "auto",
         "What runs the network; auto: PyTorch on GPUs, ONNX Runtime on CPUs.",
-        choices=("auto", "torch", "onnx"),
+        choices=BACKENDS,
     ),
-    Spec("quantised", False, "Run in 8-bit integers, on CPUs with ONNX Runtime only: faster, a little less exact."),
+    Spec("quantised", False, "Run in 8-bit integers, on CPUs, not with torch: faster, a little less exact."),
     Spec("threads", 0, "Threads of the network on a CPU; 0: as many as cores.", least=0, most=256),
     Spec(
         "transport",
