@@ -158,10 +158,10 @@ def test_pictures_of_the_scene(robot):
     overlay, labels, error = (received[topic][-1] for topic in topics)
     assert overlay.header == labels.header == error.header == image.header
     assert (overlay.encoding, overlay.height, overlay.width) == ("rgb8", 120, 160)
-    assert (labels.encoding, labels.height, labels.width) == ("mono8", 120, 160)
-    values = np.frombuffer(labels.data, np.uint8).reshape(120, 160)
-    assert (values[:, :20] == 255).all()
-    assert (values[:, 140:] == 255).all()
+    assert (labels.encoding, labels.height, labels.width) == ("16UC1", 120, 160)
+    values = np.frombuffer(labels.data, np.uint16).reshape(120, 160)
+    assert (values[:, :20] == K).all()
+    assert (values[:, 140:] == K).all()
     expected = cv2.resize(
         read_masks(answer).argmax(axis=0).astype(np.uint8), (120, 120), interpolation=cv2.INTER_NEAREST_EXACT
     )

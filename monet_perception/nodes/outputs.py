@@ -128,7 +128,7 @@ def _cloud(scene: Scene) -> PointCloud2 | None:
 def _labels(scene: Scene) -> Image:
     found = scene.decomposition
     return image_message(
-        scene.header, label_image(found.masks, found.roi, found.source_height, found.source_width), "mono8"
+        scene.header, label_image(found.masks, found.roi, found.source_height, found.source_width), "16UC1"
     )
 
 

@@ -13,8 +13,6 @@ from monet_perception.palette import track_colours
 
 TINT = 0.45
 """Share of the slot's colour in a tinted pixel."""
-OUTSIDE = 255
-"""Label of pixels that no mask covers."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -28,18 +26,19 @@ class Region:
     height: int
 
 
-def label_image(masks: NDArray[np.floating], roi: RegionOfInterest, height: int, width: int) -> NDArray[np.uint8]:
-    """Index of the slot with the largest mask at each source pixel, uint8 [height, width]; `OUTSIDE` beyond the roi.
+def label_image(masks: NDArray[np.floating], roi: RegionOfInterest, height: int, width: int) -> NDArray[np.uint16]:
+    """Index of the slot with the largest mask at each source pixel, uint16 [height, width]; K beyond the roi.
 
-    Looked up, not interpolated: each pixel shows what the network said there.
+    Looked up, not interpolated: each pixel shows what the network said there. 16 bits, because rviz and Foxglove spread
+    the values of such images over their greys or colours; in 8 bits they show 0 to K as almost black.
 
     Args:
         masks: [K, H, W].
         roi: source pixels that the masks cover.
         height, width: of the source image.
     """
-    labels = np.full((height, width), OUTSIDE, np.uint8)
-    owner = masks.argmax(axis=0).astype(np.uint8)
+    labels = np.full((height, width), len(masks), np.uint16)
+    owner = masks.argmax(axis=0).astype(np.uint16)
     inside = cv2.resize(owner, (roi.width, roi.height), interpolation=cv2.INTER_NEAREST_EXACT)
     labels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width] = inside
     return labels
