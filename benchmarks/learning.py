@@ -1,0 +1,138 @@
+"""Whether every network learns, as it is: loss and MSE on 64 rendered rooms before and after a few hundred steps.
+
+    python -m benchmarks.learning                                       all presets, in fp32 and bf16
+    python -m benchmarks.learning --presets monet_rn50_star --precisions bf16 --steps 300
+
+Networks of full size on 64 x 64 rooms that are rendered first; the suite asks the same of smaller ones. It is a sign of
+life and no measure of quality: 64 rooms can be learnt by heart. The exit status is 1 where a network misses the target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import trange
+
+from monet_perception.files import replacing
+from monet_perception.networks import PRESETS, Monet, monet_loss
+from train.data.store import Store
+from train.render import main as render
+
+ROOMS = 64
+FACTOR = 4.0  # the MSE falls to this part, and the loss below this part, of what it was
+
+
+@dataclass(frozen=True)
+class Result:
+    """Means over the rooms, before and after."""
+
+    preset: str
+    precision: str
+    loss_before: float
+    loss_after: float
+    mse_before: float
+    mse_after: float
+
+    @property
+    def learnt(self) -> bool:
+        return self.mse_after < self.mse_before / FACTOR and self.loss_after < self.loss_before / FACTOR
+
+
+def rooms() -> Tensor:
+    """[64, 3, 64, 64] in [0, 1]."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "rooms"
+        if render(["rooms", "--count", str(ROOMS), "--seed", "0", "--shadow-size", "0", "--store", str(store)]):
+            raise SystemExit("the rooms could not be rendered")
+        images = torch.from_numpy(Store.open(store).images[:].copy())
+    return (images.permute(0, 3, 1, 2) / 255.0).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def loss_and_error(monet: Monet, images: Tensor) -> tuple[float, float]:
+    """Loss of equation 4.7 per image and MSE of the mixture, latents sampled and norms by batch, as in training."""
+    losses, errors = [], []
+    for batch in images.split(16):
+        output = monet(batch)
+        losses.append(monet_loss(output, batch, monet.config).total)
+        errors.append(F.mse_loss(output.mixture(), batch))
+    return float(torch.cat(losses).mean()), float(torch.stack(errors).mean())
+
+
+def learn(preset: str, precision: str, images: Tensor, options: argparse.Namespace) -> Result:
+    """Trains a fresh network."""
+    torch.manual_seed(options.seed)
+    monet = Monet(PRESETS[preset]).to(options.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimiser = torch.optim.Adam(monet.parameters(), lr=options.learning_rate)
+    loss_before, mse_before = loss_and_error(monet, images)
+    order = torch.Generator().manual_seed(options.seed)
+    for _ in trange(options.steps, desc=f"{preset}, {precision}", file=sys.stderr):
+        batch = images[torch.randint(len(images), (options.batch_size,), generator=order)]
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            output = monet(batch)
+        loss = monet_loss(output, batch, monet.config).total.mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    loss_after, mse_after = loss_and_error(monet, images)
+    return Result(preset, precision, loss_before, loss_after, mse_before, mse_after)
+
+
+def as_markdown(results: Sequence[Result], options: argparse.Namespace) -> str:
+    """One row for every network and precision."""
+    lines = [
+        f"{ROOMS} rendered rooms, {options.steps} steps of {options.batch_size} images, Adam {options.learning_rate}, "
+        f"seed {options.seed}, PyTorch {torch.__version__} on {options.device}.",
+        "",
+        "| network | precision | loss before | after | MSE before | after | MSE falls by |",
+        "| --- " * 7 + "|",
+    ]
+    lines += [
+        f"| {r.preset} | {r.precision} | {r.loss_before:.0f} | {r.loss_after:.0f} | {r.mse_before:.4f} "
+        f"| {r.mse_after:.4f} | {r.mse_before / r.mse_after:.1f} |"
+        for r in results
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.learning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS), metavar="PRESET")
+    parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=("fp32", "bf16"))
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    images = rooms().to(options.device)
+    results = []
+    for preset in options.presets:
+        for precision in options.precisions:
+            results.append(learn(preset, precision, images, options))
+            table = as_markdown(results, options)
+            with replacing(options.out / "learning.md") as temporary:
+                temporary.write_text(table)
+    with replacing(options.out / "learning.json") as temporary:
+        temporary.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+    print(table)
+    failed = [f"{result.preset} in {result.precision}" for result in results if not result.learnt]
+    for name in failed:
+        print(f"missed: {name}: loss and MSE have to fall by a factor of {FACTOR:.0f}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
