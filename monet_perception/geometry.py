@@ -12,11 +12,11 @@ What the numbers mean
 
     The `covariance` is that of the *error of this estimate*, the R of a filter's measurement update, not the spread of
     the points (for that, take the extent: extent^2 / 12 per axis). It adds up what the estimate can't know: how much of
-    the object is hidden behind others or cut off by the edge of the image (read off the rim of the mask,
-    `hidden_share`), how deep the object is (along the ray), where exactly the mask ends, the depth camera's noise, and
-    the finite number of points. Errors of successive frames are alike, because the viewpoint is: whoever fuses frames
-    has to allow for it, as `examples/landmarks.py` does. How often the true centre is covered is measured by
-    `benchmarks/tracking.py`.
+    the object is hidden behind others, cut off by the edge of the image or in another slot (read off the rim of the
+    mask, `hidden_share`), how deep the object is (along the ray), where exactly the mask ends, the depth camera's
+    noise, and the finite number of points. Errors of successive frames are alike, because the viewpoint is: whoever
+    fuses frames has to allow for it, as `examples/landmarks.py` does. How often the true centre is covered is measured
+    by `benchmarks/tracking.py`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ half of the rim is hidden; it grows with the odds of the hidden share."""
 MAX_HIDDEN_ODDS = 4.0
 """Bound of these odds: a slot whose whole rim is hidden tells little, but not nothing."""
 OCCLUDER_GAP = 0.02
-"""Metres by which what lies beyond a slot's rim has to be nearer to count as hiding it, on top of the depth's noise."""
+"""Metres by which what lies beyond a slot's rim has to be farther for the object to end there, on top of the noise."""
 DEPTH_NOISE = (0.003, 0.002)
 """Standard deviation of depth that doesn't average out: metres, and metres per square metre of distance (stereo)."""
 
@@ -198,8 +198,9 @@ def hidden_share(masks: NDArray[np.floating], z: Array, background: NDArray[np.b
     """Share of each slot's rim behind which the object may go on unseen, [K] in [0, 1].
 
     Along the rim either the object ends, and something farther away begins, or the view of it does: at the edge of the
-    image, and where another object stands before it. Background hides nothing: the floor in front of an object is
-    nearer, and yet the object ends there.
+    image, and where another slot's object stands before it. Where another slot's object lies at the same depth, it may
+    be the same object, which the network put into two slots. Background hides nothing: the floor in front of an object
+    is nearer, and yet the object ends there.
 
     Args:
         masks: [K, H, W] in [0, 1].
@@ -208,8 +209,8 @@ def hidden_share(masks: NDArray[np.floating], z: Array, background: NDArray[np.b
     """
     owner = masks.argmax(axis=0)
     beyond_owner = np.pad(owner, 1, constant_values=-1)
-    # Nearer by more than the camera's noise; NaN compares as not nearer.
-    beyond_z = np.pad(z + OCCLUDER_GAP + 3.0 * _depth_sigma(z), 1, constant_values=-np.inf)
+    # Not farther by more than the camera's noise; NaN compares as farther.
+    beyond_z = np.pad(z - OCCLUDER_GAP - 3.0 * _depth_sigma(z), 1, constant_values=-np.inf)
     may_hide = np.append(~background, True)  # the last one, which -1 indexes, is the edge of the image
     rim, hidden = np.zeros(len(masks)), np.zeros(len(masks))
     for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +12,9 @@ MIN_AREA = 0.002
 """Smallest mean of a mask that holds something: eight pixels of a 64x64 mask."""
 MIN_CONFIDENCE = 0.3
 """Smallest confidence of a mask that holds something; a mask spread thinly over the image owns no pixel."""
+DITHER = 0.7
+"""Standard deviation, in mask pixels, of the smoothing before pixels are given to slots: two slots that share an object
+take turns from pixel to pixel, in the pattern of the network's upsampling."""
 BACKGROUND_BORDER = 0.12
 """Share of the image's border from which on a slot is background: a wall or a floor runs out of the image, most objects
 don't. An object has to cover half the width of the image *at its edge* to be taken for background."""
@@ -37,6 +41,33 @@ def mask_confidence(masks: Masks) -> NDArray[np.float64]:
     total = flat.sum(axis=1, dtype=np.float64)
     squares = np.einsum("kp,kp->k", flat, flat, dtype=np.float64)
     return np.divide(squares, total, out=np.zeros_like(total), where=total > 0)
+
+
+def owned_pixels(masks: Masks) -> NDArray[np.float32]:
+    """Which pixels each slot owns: those where its mask, smoothed by `DITHER`, is the largest; a partition, 0 or 1.
+
+    Args:
+        masks: [K, H, W] in [0, 1].
+    Returns:
+        [K, H, W].
+    """
+    planes = np.ascontiguousarray(np.moveaxis(masks, 0, -1), np.float32)
+    smooth = cv2.GaussianBlur(planes, (0, 0), DITHER, borderType=cv2.BORDER_REPLICATE).reshape(planes.shape)
+    return (smooth.argmax(axis=-1) == np.arange(len(masks))[:, None, None]).astype(np.float32)
+
+
+def mask_ownership(masks: Masks, owned: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Share of each mask that lies on pixels which its slot owns, [K] in [0, 1]; 0 for an empty one.
+
+    Near one for a slot that holds something alone, low for one that lies thinly over what another slot holds.
+
+    Args:
+        masks: [K, H, W] in [0, 1].
+        owned: their `owned_pixels`.
+    """
+    total = masks.sum(axis=(1, 2), dtype=np.float64)
+    own = np.einsum("khw,khw->k", masks, owned, dtype=np.float64)
+    return np.divide(own, total, out=np.zeros_like(total), where=total > 0)
 
 
 def occupied_slots(

@@ -1,15 +1,23 @@
 """Identity over time: gives each slot of a frame the track that it continues, by mask overlap and latent distance.
 
-A slot has no identity of its own: nothing makes the network put an object into the same slot twice. Each frame's slots
-are therefore assigned to the tracks known so far, all at once (SciPy's assignment), at the least total cost:
+A slot has no identity of its own: nothing makes the network put an object into the same slot twice. It may hand an
+object from one slot to another over several frames, and let two slots share it meanwhile. Tracks therefore follow
+pixels: a track remembers the pixels its object covered lately, and each frame's slots compete for it with the pixels
+that they own (`slots.owned_pixels`), all at once (SciPy's assignment), at the least total cost:
 
-    cost = trust * (min_overlap - overlap) + (1 - trust) * (distance - max_distance)
+    cost = trust * (min_overlap - overlap + claim) + (1 - trust) * (distance - max_distance)
     trust = overlap_weight * exp(-age / overlap_memory)
 
-`overlap` is the Tanimoto coefficient of the two soft masks, and `distance` the squared Hellinger distance of the two
-latent Gaussians, averaged over the latents in use; both lie in [0, 1], and each counts against its own limit. A slot
-that no track continues at a cost below zero is something new. Where something was says a lot a tenth of a second later
-and little after a second: trust in the overlap fades with the track's age, so that an object re-enters by its latent.
+`overlap` is the Tanimoto coefficient of the two masks, `claim` how much more of the slot lay on another track's pixels
+than on this one's, and `distance` the squared Hellinger distance of the two latent Gaussians, averaged over the latents
+in use. All lie in [0, 1]; overlap and distance count against limits of their own. A slot that no track continues at a
+cost below zero is something new. Where something was says a lot a tenth of a second later and little after a second:
+trust in the overlap fades with the track's age, so that an object re-enters by its latent.
+
+What is new has to last before it gets a track id, as is usual where detections are noisy (SORT, Bewley et al. 2016):
+`min_sightings` frames. A new slot that lies on the pixels of an object known already is a fragment of it: that
+object's track remembers the pixels of both, so that its id goes to whichever holds more of the object, and the other
+has none. Only a fragment that lasts for `fragment_time` becomes an object of its own.
 """
 
 from __future__ import annotations
@@ -21,12 +29,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
-from monet_perception.slots import MIN_AREA, MIN_CONFIDENCE, background_slots, occupied_slots
+from monet_perception.slots import (
+    MIN_AREA,
+    MIN_CONFIDENCE,
+    background_slots,
+    mask_area,
+    mask_confidence,
+    mask_ownership,
+    owned_pixels,
+)
 
 Array = NDArray[np.float64]
 
 NO_TRACK = -1
-"""Track id of an empty slot."""
+"""Track id of a slot that is empty, a fragment of another, or too new to have one."""
 
 
 def mask_overlap(a: ArrayLike, b: ArrayLike) -> Array:
@@ -89,45 +105,79 @@ def latent_distance(
     return np.clip(np.divide(summed, in_use, out=np.zeros_like(summed), where=in_use > 1e-9), 0.0, 1.0)
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """What is remembered of one object or background.
 
     Attributes:
-        track_id: never given to anything else as long as the tracker lives.
-        mask: [H, W] float32, as last seen.
+        mask: [H, W] float32 in [0, 1], the pixels it covered, fragments included, averaged over `mask_memory`.
         latent_mean, latent_log_sigma: [L], averaged over `latent_memory`.
         background: whether its last mask was background (`slots.background_slots`).
         first_seen, last_seen: stamps in seconds.
+        sightings: number of frames in which it was seen.
+        track_id: given once it is confirmed, and never to anything else as long as the tracker lives; -1 until then.
         missed_since: stamp of the first frame without it, since it was last seen; None while it is seen.
     """
 
-    track_id: int
     mask: NDArray[np.float32]
     latent_mean: Array
     latent_log_sigma: Array
     background: bool
     first_seen: float
     last_seen: float
+    sightings: int = 1
+    track_id: int = NO_TRACK
     missed_since: float | None = None
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether it lasted long enough to have an id."""
+        return self.track_id != NO_TRACK
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Slots of one frame: [K, ...] each."""
+
+    masks: NDArray[np.float32]
+    owned: NDArray[np.float32]
+    mean: Array
+    log_sigma: Array
+    background: NDArray[np.bool_]
+    stamp: float
+
+    def share_within(self, mask: NDArray[np.float32]) -> Array:
+        """Share of each slot's mask that lies within another one, [K] in [0, 1]."""
+        total = self.masks.sum(axis=(1, 2), dtype=np.float64)
+        within = np.einsum("khw,hw->k", self.masks, mask, dtype=np.float64)
+        return np.divide(within, total, out=np.zeros_like(total), where=total > 0)
 
 
 class Tracker:
     """Gives the slots of successive frames track ids that stay with their objects.
 
-    Ids count up from 0 and are never used twice, not even after a reset. Empty slots get -1. The order of the slots
-    within a frame doesn't matter. A stamp that goes backwards (a bag that starts again) forgets all tracks. One
-    tracker serves one camera; it isn't thread-safe.
+    Ids count up from 0 and are never used twice, not even after a reset. Slots get -1 that are empty, that are
+    fragments of an object whose id another slot has, or that hold something not yet confirmed. What is there in the
+    first frame is confirmed at once. The order of the slots within a frame doesn't matter. A stamp that goes backwards
+    (a bag that starts again) forgets all tracks. One tracker serves one camera; it isn't thread-safe.
 
     Args:
         max_absence: seconds a track may be missing, from the first frame that lacks it, before it is forgotten.
             Counted so, and not from when it was last seen, because a slow network must not lose its objects between
             two frames.
-        min_area, min_confidence: what counts as an empty slot, see `slots.occupied_slots`.
+        min_area: smallest share of the image that a slot has to own, or it is empty.
+        min_confidence: smallest `slots.mask_confidence`, or the slot is empty.
+        min_ownership: smallest `slots.mask_ownership`, or the slot is empty.
+        min_sightings: frames in a row in which something new has to be seen to be confirmed, at least 1.
         min_overlap: overlap with the last mask that neither speaks for a slot nor against it, in [0, 1].
         max_distance: latent distance that neither speaks for a slot nor against it, in [0, 1].
         overlap_weight: trust in the overlap between frames in immediate succession, in [0, 1].
         overlap_memory: seconds after which trust in the overlap has fallen to 37 %.
+        mask_memory: seconds over which a track's mask is averaged: long enough for an object to change slots, short
+            enough for it to move.
+        fragment_share: share of a new slot's mask that has to lie on an object's pixels to make it a fragment of that
+            object, in [0, 1].
+        fragment_time: seconds after which a fragment becomes an object of its own.
         latent_drift: how far a latent of one object wanders (standard deviation, in latent units) in one second.
         latent_memory: seconds over which a track's latent is averaged: views cut by the border of the image, the last
             ones before an object leaves, should not be all that is remembered of it.
@@ -142,34 +192,57 @@ class Tracker:
         max_absence: float = 1.0,
         min_area: float = MIN_AREA,
         min_confidence: float = MIN_CONFIDENCE,
+        min_ownership: float = 0.3,
+        min_sightings: int = 3,
         min_overlap: float = 0.1,
         max_distance: float = 0.45,
         overlap_weight: float = 0.7,
         overlap_memory: float = 1.0,
+        mask_memory: float = 0.2,
+        fragment_share: float = 0.3,
+        fragment_time: float = 1.5,
         latent_drift: float = 0.3,
         latent_memory: float = 0.3,
     ) -> None:
-        for name, value in (("max_absence", max_absence), ("latent_drift", latent_drift), ("min_area", min_area)):
+        for name, value in (
+            ("max_absence", max_absence),
+            ("latent_drift", latent_drift),
+            ("min_area", min_area),
+            ("fragment_time", fragment_time),
+        ):
             if not value >= 0:
                 raise ValueError(f"{name} must be at least 0, is {value}")
-        for name, value in (("overlap_memory", overlap_memory), ("latent_memory", latent_memory)):
+        for name, value in (
+            ("overlap_memory", overlap_memory),
+            ("mask_memory", mask_memory),
+            ("latent_memory", latent_memory),
+        ):
             if not value > 0:
                 raise ValueError(f"{name} must be above 0 seconds, is {value}")
         for name, value in (
             ("min_confidence", min_confidence),
+            ("min_ownership", min_ownership),
             ("min_overlap", min_overlap),
             ("max_distance", max_distance),
             ("overlap_weight", overlap_weight),
+            ("fragment_share", fragment_share),
         ):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], is {value}")
+        if not min_sightings >= 1:
+            raise ValueError(f"min_sightings must be at least 1, is {min_sightings}")
         self.max_absence = max_absence
         self.min_area = min_area
         self.min_confidence = min_confidence
+        self.min_ownership = min_ownership
+        self.min_sightings = min_sightings
         self.min_overlap = min_overlap
         self.max_distance = max_distance
         self.overlap_weight = overlap_weight
         self.overlap_memory = overlap_memory
+        self.mask_memory = mask_memory
+        self.fragment_share = fragment_share
+        self.fragment_time = fragment_time
         self.latent_drift = latent_drift
         self.latent_memory = latent_memory
         self._next_id = 0
@@ -179,10 +252,11 @@ class Tracker:
         """Forgets all tracks; ids go on counting from where they were."""
         self._tracks: list[Track] = []
         self._stamp = -math.inf
+        self._started = False
 
     @property
     def tracks(self) -> tuple[Track, ...]:
-        """The tracks alive: those in the last frame and those that may come back."""
+        """The tracks alive: those in the last frame, those that may come back, and those not yet confirmed."""
         return tuple(self._tracks)
 
     def update(
@@ -195,26 +269,39 @@ class Tracker:
             latent_mean, latent_log_sigma: [K, L].
             stamp: when the frame was taken, in seconds.
         Returns:
-            Track ids, int32 [K]; -1 for an empty slot, otherwise all different.
+            Track ids, int32 [K]; -1 for a slot without one (see above), otherwise all different.
         Raises:
             ValueError: shapes don't fit together, or a value isn't finite. The tracks are then as they were before.
         """
         masks, mean, log_sigma = _checked(masks, latent_mean, latent_log_sigma, stamp)
         if stamp < self._stamp or self._incompatible(masks, mean):
             self.reset()
-        self._stamp = stamp
-
-        occupied = np.flatnonzero(occupied_slots(masks, min_area=self.min_area, min_confidence=self.min_confidence))
-        background = background_slots(masks)
+        frame = _Frame(masks, owned_pixels(masks), mean, log_sigma, background_slots(masks), stamp)
+        slots = self._occupied(frame)
+        known = self._assign([track for track in self._tracks if track.confirmed], slots, frame)
+        rest = [slot for slot in slots if slot not in known]
+        tentative = self._assign([track for track in self._tracks if not track.confirmed], rest, frame)
+        # The pixels of before this frame: what fragments are told by.
+        hosts = [(track, track.mask) for track in known.values() if not track.background]
+        renewal = 1.0 - math.exp(-(stamp - self._stamp) / self.mask_memory)
+        for slot, track in known.items():
+            self._continue(track, slot, frame)
+        seen = dict(known)
+        for slot in rest:
+            seen[slot] = track = tentative.get(slot) or self._birth(slot, frame)
+            if slot in tentative:
+                self._continue(track, slot, frame)
+            host = self._host(slot, frame, hosts)
+            if host is not None:
+                host.mask = np.minimum(host.mask + renewal * frame.owned[slot], 1)
+            elif not track.background:
+                hosts.append((track, track.mask))
+            self._confirm(track, host, stamp)
+        self._bury(list(seen.values()), stamp)
+        self._stamp, self._started = stamp, self._started or bool(slots)
         ids = np.full(len(masks), NO_TRACK, np.int32)
-        matches = self._assign(masks[occupied], mean[occupied], log_sigma[occupied], background[occupied], stamp)
-        for row, column in matches:
-            slot = occupied[column]
-            self._continue(self._tracks[row], masks[slot], mean[slot], log_sigma[slot], bool(background[slot]), stamp)
-            ids[slot] = self._tracks[row].track_id
-        for slot in occupied[ids[occupied] == NO_TRACK]:
-            ids[slot] = self._birth(masks[slot], mean[slot], log_sigma[slot], bool(background[slot]), stamp)
-        self._bury(ids, stamp)
+        for slot, track in seen.items():
+            ids[slot] = track.track_id
         return ids
 
     def _incompatible(self, masks: NDArray[np.float32], mean: Array) -> bool:
@@ -223,58 +310,96 @@ class Tracker:
             self._tracks[0].mask.shape != masks.shape[1:] or self._tracks[0].latent_mean.shape != mean.shape[1:]
         )
 
-    def _assign(
-        self, masks: NDArray[np.float32], mean: Array, log_sigma: Array, background: NDArray[np.bool_], stamp: float
-    ) -> list[tuple[int, int]]:
-        """Pairs (track, slot) of the cheapest assignment, without those worse than a birth."""
-        if not self._tracks or not len(masks):
-            return []
-        tracks = self._tracks
-        age = np.array([stamp - track.last_seen for track in tracks])[:, None]
-        overlap = mask_overlap(np.stack([track.mask for track in tracks]), masks)
+    def _occupied(self, frame: _Frame) -> list[int]:
+        """Slots that hold something, the strongest first: of two that share an object it is the other's fragment."""
+        holds = (
+            (mask_area(frame.owned) >= self.min_area)
+            & (mask_confidence(frame.masks) >= self.min_confidence)
+            & (mask_ownership(frame.masks, frame.owned) >= self.min_ownership)
+        )
+        strength = np.einsum("khw,khw->k", frame.masks, frame.masks, dtype=np.float64)
+        return [int(slot) for slot in np.argsort(-strength, kind="stable") if holds[slot]]
+
+    def _assign(self, tracks: list[Track], slots: list[int], frame: _Frame) -> dict[int, Track]:
+        """Track of each slot that has one, by the cheapest assignment, without pairs worse than a birth."""
+        if not tracks or not slots:
+            return {}
+        age = np.array([frame.stamp - track.last_seen for track in tracks])[:, None]
+        overlap = mask_overlap(np.stack([track.mask for track in tracks]), frame.owned[slots])
         distance = latent_distance(
             np.stack([track.latent_mean for track in tracks]),
             np.stack([track.latent_log_sigma for track in tracks]),
-            mean,
-            log_sigma,
+            frame.mean[slots],
+            frame.log_sigma[slots],
             drift=np.broadcast_to(self.latent_drift * np.sqrt(age), overlap.shape),
         )
+        claim = self._claims(tracks, frame)[:, slots]
         trust = self.overlap_weight * np.exp(-age / self.overlap_memory)
-        cost = trust * (self.min_overlap - overlap) + (1 - trust) * (distance - self.max_distance)
+        cost = trust * (self.min_overlap - overlap + claim) + (1 - trust) * (distance - self.max_distance)
         # A wall doesn't become a cup: only a mask that grew or shrank in place may change its kind.
-        changed = np.array([track.background for track in tracks])[:, None] != background[None]
+        changed = np.array([track.background for track in tracks])[:, None] != frame.background[slots][None]
         cost[changed & (overlap < 0.5)] = 1.0
         # Clipped at zero, the price of a birth, so that no good pair is given up to make a hopeless one less bad.
         rows, columns = linear_sum_assignment(np.minimum(cost, 0.0))
-        return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < 0]
+        return {slots[c]: tracks[r] for r, c in zip(rows, columns, strict=True) if cost[r, c] < 0}
 
-    def _continue(
-        self, track: Track, mask: NDArray[np.float32], mean: Array, log_sigma: Array, background: bool, stamp: float
-    ) -> None:
-        renewal = 1.0 - math.exp(-(stamp - track.last_seen) / self.latent_memory)
-        track.latent_mean = track.latent_mean + renewal * (mean - track.latent_mean)
-        track.latent_log_sigma = track.latent_log_sigma + renewal * (log_sigma - track.latent_log_sigma)
-        track.mask = mask.copy()
-        track.background = background
-        track.last_seen = stamp
+    @staticmethod
+    def _claims(tracks: list[Track], frame: _Frame) -> Array:
+        """By how much of each slot another object, seen in the last frame, goes before each track, [N, K] in [0, 1]."""
+        share = np.stack([frame.share_within(track.mask) for track in tracks])
+        may_claim = np.array(
+            [track.confirmed and not track.background and track.missed_since is None for track in tracks]
+        )
+        others = np.where(may_claim[:, None], share, 0.0)[None].repeat(len(tracks), axis=0)
+        others[np.arange(len(tracks)), np.arange(len(tracks))] = 0.0
+        return np.clip(others.max(axis=1) - share, 0.0, 1.0)
+
+    def _host(self, slot: int, frame: _Frame, hosts: list[tuple[Track, NDArray[np.float32]]]) -> Track | None:
+        """The object that a new slot is a fragment of: the one with most of the slot, if that is enough."""
+        shares = [float(frame.share_within(mask)[slot]) for _, mask in hosts]
+        if frame.background[slot] or max(shares, default=0.0) < self.fragment_share:
+            return None
+        return hosts[int(np.argmax(shares))][0]
+
+    def _confirm(self, track: Track, host: Track | None, stamp: float) -> None:
+        """Gives a track an id that has been seen often enough, or for long enough as a fragment of its host."""
+        if host is None:
+            lasted = not self._started or track.sightings >= self.min_sightings
+        else:
+            lasted = stamp - track.first_seen >= self.fragment_time
+        if lasted:
+            track.track_id = self._next_id
+            self._next_id += 1
+
+    def _continue(self, track: Track, slot: int, frame: _Frame) -> None:
+        passed = frame.stamp - track.last_seen
+        renewal = 1.0 - math.exp(-passed / self.latent_memory)
+        track.latent_mean = track.latent_mean + renewal * (frame.mean[slot] - track.latent_mean)
+        track.latent_log_sigma = track.latent_log_sigma + renewal * (frame.log_sigma[slot] - track.latent_log_sigma)
+        renewal = 1.0 - math.exp(-passed / self.mask_memory)
+        track.mask = track.mask + np.float32(renewal) * (frame.owned[slot] - track.mask)
+        track.background = bool(frame.background[slot])
+        track.last_seen = frame.stamp
+        track.sightings += 1
         track.missed_since = None
 
-    def _birth(self, mask: NDArray[np.float32], mean: Array, log_sigma: Array, background: bool, stamp: float) -> int:
+    def _birth(self, slot: int, frame: _Frame) -> Track:
         # Copies: a view would keep the whole batch of masks alive, and follow what the caller writes into it.
-        track = Track(self._next_id, mask.copy(), mean.copy(), log_sigma.copy(), background, stamp, stamp)
+        background = bool(frame.background[slot])
+        mask, mean, log_sigma = (part[slot].copy() for part in (frame.owned, frame.mean, frame.log_sigma))
+        track = Track(mask, mean, log_sigma, background, first_seen=frame.stamp, last_seen=frame.stamp)
         self._tracks.append(track)
-        self._next_id += 1
-        return track.track_id
+        return track
 
-    def _bury(self, ids: NDArray[np.int32], stamp: float) -> None:
-        """Notes which tracks this frame lacks, and forgets those missing for longer than `max_absence`."""
+    def _bury(self, seen: list[Track], stamp: float) -> None:
+        """Notes which tracks this frame lacks. Forgets those missing for longer than `max_absence`, and new ones."""
         for track in self._tracks:
-            if track.missed_since is None and track.track_id not in ids:
+            if track.missed_since is None and track not in seen:
                 track.missed_since = stamp
         self._tracks = [
             track
             for track in self._tracks
-            if track.missed_since is None or stamp - track.missed_since <= self.max_absence
+            if track.missed_since is None or (track.confirmed and stamp - track.missed_since <= self.max_absence)
         ]
 
 
