@@ -7,10 +7,19 @@ never averages out, and a landmark's covariance is the filter's plus the bias's.
 
 Which landmark a slot belongs to is said first by its track id, checked against the Mahalanobis distance; a slot whose
 track is new, or whose track jumped, is assigned by that distance and the distance of the latents.
+
+Segmentation errs too, and a map has to live with it:
+- Two landmarks that are seen at the same time in the same place are one object that the network put into two slots:
+  they are merged.
+- A landmark that should be seen, and isn't, is evidence against it (the idea of existence probabilities, Musicki and
+  Evans 2004, in its simplest form: seconds that count against it, paid back by seconds in which it is seen).
+- A landmark whose place is hardly known is held back: `landmarks(max_sigma=...)`. What a slot that took a piece of wall
+  leaves behind is of this kind.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,10 +28,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
-from monet_perception.geometry import SlotGeometry
+from monet_perception.geometry import Intrinsics, RegionOfInterest, SlotGeometry
 from monet_perception.tracking import latent_distance
 
 Array = NDArray[np.float64]
+
+VIEW_MARGIN = 0.1
+"""Share of the picture's size along its edge where an object may be missed, because only part of it shows."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,33 @@ def to_world(
     )
 
 
-@dataclass
+@dataclass(frozen=True)
+class View:
+    """What the camera could see in one frame: its pose [4, 4] (optical frame to world), and the pixels that count."""
+
+    camera: Array
+    intrinsics: Intrinsics
+    roi: RegionOfInterest
+
+    def contains(self, position: Array) -> bool:
+        """Whether a point [3] of the world is in the picture, at least `VIEW_MARGIN` of its size away from the edge."""
+        x, y, z = self.camera[:3, :3].T @ (position - self.camera[:3, 3])
+        if z <= 0:
+            return False
+        u = (self.intrinsics.fx * x / z + self.intrinsics.cx - self.roi.x) / self.roi.width
+        v = (self.intrinsics.fy * y / z + self.intrinsics.cy - self.roi.y) / self.roi.height
+        return bool(min(u, v) >= VIEW_MARGIN and max(u, v) <= 1 - VIEW_MARGIN)
+
+    def hides(self, near: Observation, position: Array) -> bool:
+        """Whether an observation stands before a point of the world: nearer, and at least in part on the same ray."""
+        ray, other = position - self.camera[:3, 3], near.position - self.camera[:3, 3]
+        distance = float(np.linalg.norm(ray))
+        along = float(ray @ other) / distance
+        beside = float(np.linalg.norm(other - along * ray / distance))
+        return 0 < along < distance and beside < float(np.max(near.extent[:2]))
+
+
+@dataclass(eq=False)
 class Landmark:
     """One object of the map.
 
@@ -72,6 +110,7 @@ class Landmark:
         tracks: ids of the tracks that were fused into it.
         observations: how many.
         first_seen, last_seen: stamps in seconds.
+        missed: seconds in which it should have been seen and wasn't, less those in which it was seen since.
     """
 
     position: Array
@@ -84,6 +123,7 @@ class Landmark:
     last_seen: float
     tracks: set[int] = field(default_factory=set)
     observations: int = 1
+    missed: float = 0.0
 
     @property
     def covariance(self) -> Array:
@@ -100,6 +140,11 @@ class LandmarkMap:
         noise_share: share of an observation's standard deviation that differs from frame to frame; the rest is bias.
         max_latent_distance: largest `tracking.latent_distance` at which a new track continues an old landmark.
         motion: standard deviation in metres by which an object may wander in one second; 0 for a static scene.
+        patience: seconds for which a landmark may be in view and not be seen before it is given up. Only frames whose
+            view is known count.
+
+    Raises:
+        ValueError: a parameter is out of range.
     """
 
     def __init__(
@@ -109,20 +154,46 @@ class LandmarkMap:
         noise_share: float = 0.3,
         max_latent_distance: float = 0.6,
         motion: float = 0.05,
+        patience: float = 2.0,
     ) -> None:
+        if not 0 < gate < 1:
+            raise ValueError(f"gate must lie between 0 and 1, is {gate}")
+        for name, value in (("noise_share", noise_share), ("max_latent_distance", max_latent_distance)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], is {value}")
+        for name, value in (("motion", motion), ("patience", patience)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be at least 0, is {value}")
         self.gate = float(chi2.ppf(gate, df=3))
         self.noise_share = noise_share
         self.max_latent_distance = max_latent_distance
         self.motion = motion
+        self.patience = patience
         self._landmarks: list[Landmark] = []
         self._of_track: dict[int, Landmark] = {}
+        self._stamp: float | None = None
 
-    def landmarks(self, min_observations: int = 1) -> list[Landmark]:
-        """The map, in order of first sight; landmarks seen only now and then are often errors of segmentation."""
-        return [landmark for landmark in self._landmarks if landmark.observations >= min_observations]
+    def landmarks(self, min_observations: int = 1, max_sigma: float = math.inf) -> list[Landmark]:
+        """The map, in order of first sight, without what is likely an error of segmentation.
 
-    def update(self, observations: Sequence[Observation], stamp: float) -> None:
-        """Fuses the observations of one frame. No landmark takes two of them."""
+        Args:
+            min_observations: frames in which a landmark has to have been seen.
+            max_sigma: largest standard deviation of its position (root of the covariance's trace), metres.
+        """
+        return [
+            landmark
+            for landmark in self._landmarks
+            if landmark.observations >= min_observations and math.sqrt(np.trace(landmark.covariance)) <= max_sigma
+        ]
+
+    def update(self, observations: Sequence[Observation], stamp: float, view: View | None = None) -> None:
+        """Fuses the observations of one frame. No landmark takes two of them.
+
+        Args:
+            observations: of the slots of one frame.
+            stamp: of the frame, in seconds.
+            view: what the camera could see; None: unknown, so that what isn't seen may just be out of view.
+        """
         taken: set[int] = set()
         strangers = []
         for observation in observations:
@@ -143,6 +214,53 @@ class LandmarkMap:
                 self._landmarks.append(landmark)
             self._of_track[observation.track] = landmark
             landmark.tracks.add(observation.track)
+        self._merge()
+        self._give_up(observations, stamp, view)
+        self._stamp = stamp
+
+    def _merge(self) -> None:
+        """Makes one landmark of two that are seen together and lie within each other: the one seen less often goes.
+
+        Things can't be in the same place at the same time. One after the other they can: a landmark that was last seen
+        before the other came is left to `_give_up`.
+        """
+        by_sightings = sorted(self._landmarks, key=lambda landmark: -landmark.observations)
+        for index, landmark in enumerate(by_sightings):
+            for other in by_sightings[index + 1 :]:
+                together = min(landmark.last_seen, other.last_seen) >= max(landmark.first_seen, other.first_seen)
+                if together and other in self._landmarks and self._same_place(landmark, other):
+                    landmark.tracks |= other.tracks
+                    landmark.last_seen = max(landmark.last_seen, other.last_seen)
+                    self._forget(other, landmark)
+
+    def _same_place(self, landmark: Landmark, other: Landmark) -> bool:
+        """Whether two landmarks lie in one place: within the gate, and the middle of one within the other."""
+        offset = landmark.position - other.position
+        distance = offset @ np.linalg.solve(landmark.covariance + other.covariance, offset)
+        reach = max(_radius(landmark), _radius(other))
+        return bool(distance <= self.gate and np.linalg.norm(offset) < reach)
+
+    def _give_up(self, observations: Sequence[Observation], stamp: float, view: View | None) -> None:
+        """Counts the time in which landmarks in view weren't seen, and forgets those for which it is too long."""
+        if view is None or self._stamp is None:
+            return
+        passed = max(stamp - self._stamp, 0.0)
+        for landmark in list(self._landmarks):
+            if landmark.last_seen == stamp:
+                landmark.missed = max(landmark.missed - passed, 0.0)
+            elif view.contains(landmark.position) and not any(view.hides(o, landmark.position) for o in observations):
+                landmark.missed += passed
+                if landmark.missed > self.patience:
+                    self._forget(landmark, None)
+
+    def _forget(self, landmark: Landmark, heir: Landmark | None) -> None:
+        """Takes a landmark off the map; its tracks go on with its heir."""
+        self._landmarks = [kept for kept in self._landmarks if kept is not landmark]
+        for track in [track for track, owner in self._of_track.items() if owner is landmark]:
+            if heir is None:
+                del self._of_track[track]
+            else:
+                self._of_track[track] = heir
 
     def _assign(self, landmarks: list[Landmark], observations: list[Observation]) -> dict[int, int]:
         """Landmark of each observation that has one: by Mahalanobis and latent distance, each in shares of its gate."""
@@ -198,3 +316,8 @@ def _mahalanobis(landmark: Landmark, observation: Observation) -> float:
     """Squared Mahalanobis distance of an observation from a landmark."""
     offset = observation.position - landmark.position
     return float(offset @ np.linalg.solve(landmark.covariance + observation.covariance, offset))
+
+
+def _radius(landmark: Landmark) -> float:
+    """Half the visible width of a landmark, metres."""
+    return float(np.sqrt(landmark.extent[0] * landmark.extent[1])) / 2

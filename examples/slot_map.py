@@ -21,20 +21,22 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from landmarks import LandmarkMap, Observation, to_world
+from landmarks import LandmarkMap, Observation, View, to_world
 from map_report import draw_map, match_landmarks, table
 from numpy.typing import NDArray
 
-from monet_perception.geometry import SlotGeometry, slot_geometry
+from monet_perception.geometry import Intrinsics, RegionOfInterest, SlotGeometry, slot_geometry
 from monet_perception.recording import (
+    CAMERA_INFO,
     FIRST_OBJECT_LABEL,
     OBJECTS,
     POSE,
     Frame,
     TrueObject,
+    camera_intrinsics,
     label_masks,
     pose_matrix,
     read_frames,
@@ -50,8 +52,10 @@ Array = NDArray[np.float64]
 
 MASK_SIZE = 64
 """Side of the masks made from recorded labels."""
-MIN_OBSERVATIONS = 5
+MIN_OBSERVATIONS = 10
 """Frames from which on a landmark is printed and drawn; what was seen less often is mostly an error of segmentation."""
+MAX_SIGMA = 0.5
+"""Metres up to which a landmark's position may be uncertain to be printed and drawn: what counts as found at all."""
 
 
 @dataclass
@@ -66,12 +70,16 @@ class Survey:
 # From a recording ----------------------------------------------------------------------------------
 
 
-def survey_recording(path: Path, observe: Callable[[Frame], list[Observation]]) -> Survey:
+Observer = Callable[[Frame], tuple[list[Observation], RegionOfInterest]]
+"""Slots of a frame in the world, and the pixels of the image that they come from."""
+
+
+def survey_recording(path: Path, observe: Observer) -> Survey:
     """Fuses a recording frame by frame.
 
     Args:
         path: MCAP file or bag folder.
-        observe: slots of a frame in the world, from `network_observer` or `label_observer`.
+        observe: from `network_observer` or `label_observer`.
     Raises:
         ValueError: the recording lacks depth or poses.
     """
@@ -79,7 +87,9 @@ def survey_recording(path: Path, observe: Callable[[Frame], list[Observation]]) 
     for number, frame in enumerate(read_frames(path)):
         if frame.depth is None or frame.camera is None:
             raise ValueError(f"{path} has no depth or no camera poses: landmarks need both")
-        survey.map.update(observe(frame), frame.stamp)
+        assert frame.intrinsics is not None  # read_frames waits for them
+        observations, roi = observe(frame)
+        survey.map.update(observations, frame.stamp, View(frame.camera, frame.intrinsics, roi))
         survey.path.append(frame.camera[:3, 3])
         survey.objects.update(_objects_in_view(frame))
         if sys.stderr.isatty() and number % 10 == 0:
@@ -89,42 +99,44 @@ def survey_recording(path: Path, observe: Callable[[Frame], list[Observation]]) 
     return survey
 
 
-def network_observer(checkpoint: Path | None) -> Callable[[Frame], list[Observation]]:
+def network_observer(checkpoint: Path | None) -> Observer:
     """Slots by the network (None: the shipped one), tracked over the frames."""
     from monet_perception.decomposer import Decomposer  # only here: torch takes seconds to import
 
     decomposer = Decomposer() if checkpoint is None else Decomposer(checkpoint)
     tracker = Tracker()
 
-    def observe(frame: Frame) -> list[Observation]:
+    def observe(frame: Frame) -> tuple[list[Observation], RegionOfInterest]:
         scene = decomposer(frame.image)
         tracks = tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, frame.stamp)
         geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
         background = background_slots(scene.masks)
-        return [
+        observations = [
             to_world(frame.camera, track, geometry, scene.latent_mean[slot], scene.latent_log_sigma[slot])
             for slot, (track, geometry) in enumerate(zip(tracks.tolist(), geometries, strict=True))
             if track >= 0 and geometry is not None and not background[slot]
         ]
+        return observations, scene.roi
 
     return observe
 
 
-def label_observer() -> Callable[[Frame], list[Observation]]:
+def label_observer() -> Observer:
     """Slots by the recorded labels; their latents are the prior, which says nothing, so that position alone decides."""
 
-    def observe(frame: Frame) -> list[Observation]:
+    def observe(frame: Frame) -> tuple[list[Observation], RegionOfInterest]:
         if frame.labels is None:
             raise ValueError("the recording has no labels: use --masks network")
         masks, roi = label_masks(frame.labels, MASK_SIZE)
         geometries = slot_geometry(masks, roi, frame.depth, frame.intrinsics)
         large_enough = mask_area(masks) >= Tracker().min_area
         prior = np.zeros(1)
-        return [
+        observations = [
             to_world(frame.camera, label, geometry, prior, prior)
             for label, geometry in enumerate(geometries)
             if label >= FIRST_OBJECT_LABEL and geometry is not None and large_enough[label]
         ]
+        return observations, roi
 
     return observe
 
@@ -140,12 +152,13 @@ def _objects_in_view(frame: Frame) -> dict[int, TrueObject]:
 # From a running node -------------------------------------------------------------------------------
 
 
-def survey_topics(slots: str, pose: str, duration: float) -> Survey:
+def survey_topics(slots: str, pose: str, camera_info: str, duration: float) -> Survey:
     """Fuses what a running `decompose` node publishes, until Ctrl-C or `duration` seconds (infinite: no end).
 
     Args:
         slots: topic of monet_perception_msgs/SlotArray.
         pose: topic of geometry_msgs/PoseStamped, the camera's optical frame in the world.
+        camera_info: topic of sensor_msgs/CameraInfo; without it landmarks that are no longer seen stay on the map.
         duration: seconds.
     """
     import rclpy
@@ -154,7 +167,7 @@ def survey_topics(slots: str, pose: str, duration: float) -> Survey:
     rclpy.init()
     node = rclpy.create_node("slot_map")
     survey = Survey()
-    listener = _Listener(node, survey, slots, pose)
+    listener = _Listener(node, survey, slots, pose, camera_info)
     end = node.get_clock().now().nanoseconds * 1e-9 + duration
     try:
         while rclpy.ok() and node.get_clock().now().nanoseconds * 1e-9 < end:
@@ -175,10 +188,11 @@ class _Listener:
     POSES_KEPT = 500
     FRAMES_WAITING = 50
 
-    def __init__(self, node: Node, survey: Survey, slots: str, pose: str) -> None:
+    def __init__(self, node: Node, survey: Survey, slots: str, pose: str, camera_info: str) -> None:
         from geometry_msgs.msg import PoseStamped
         from monet_perception_msgs.msg import SlotArray
         from rclpy.qos import QoSProfile, qos_profile_sensor_data
+        from sensor_msgs.msg import CameraInfo
         from visualization_msgs.msg import MarkerArray
 
         self._survey = survey
@@ -187,9 +201,11 @@ class _Listener:
         self._slots, self._pose = slots, pose
         self._waiting: deque[Any] = deque(maxlen=self.FRAMES_WAITING)
         self._unplaced = 0
+        self._intrinsics: Intrinsics | None = None
         node.create_subscription(SlotArray, slots, self._on_slots, QoSProfile(depth=5))
         # Best effort takes both kinds of publishers, a reliable subscription only reliable ones.
         node.create_subscription(PoseStamped, pose, self._on_pose, qos_profile_sensor_data)
+        node.create_subscription(CameraInfo, camera_info, self._on_info, qos_profile_sensor_data)
         node.create_subscription(MarkerArray, OBJECTS, self._on_objects, qos_profile_sensor_data)
 
     def _on_pose(self, message: Any) -> None:
@@ -198,6 +214,10 @@ class _Listener:
         if len(self._poses) > self.POSES_KEPT:
             del self._poses[next(iter(self._poses))]
         self._place()
+
+    def _on_info(self, message: Any) -> None:
+        if message.k[0] > 0:  # zero: a camera that isn't calibrated
+            self._intrinsics = camera_intrinsics(message)
 
     def _on_objects(self, message: Any) -> None:
         self._survey.objects.update(true_objects(message))
@@ -219,7 +239,10 @@ class _Listener:
             self._unplaced += not placed
             if placed:
                 camera = self._poses[nearest]
-                self._survey.map.update(message_observations(message, camera), stamp)
+                roi = message.roi
+                pixels = _Pixels(roi.x_offset, roi.y_offset, roi.width, roi.height)
+                view = View(camera, self._intrinsics, pixels) if self._intrinsics and roi.width else None
+                self._survey.map.update(message_observations(message, camera), stamp, view)
                 self._survey.path.append(camera[:3, 3])
 
     def explain_silence(self) -> None:
@@ -246,6 +269,15 @@ def message_observations(message: Any, camera: Array) -> list[Observation]:
     return observations
 
 
+class _Pixels(NamedTuple):
+    """Source pixels that the masks cover (a sensor_msgs/RegionOfInterest calls them x_offset and y_offset)."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
 def _mask(image: Any) -> NDArray[np.float32]:
     """[H, W] in [0, 1] from a mono8 or 32FC1 mask."""
     if image.encoding == "32FC1":
@@ -269,6 +301,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--slots", default="/scene/slots", help="SlotArray topic (default: %(default)s)")
     parser.add_argument("--pose", default=POSE, help="PoseStamped topic of the camera (default: %(default)s)")
     parser.add_argument(
+        "--camera-info", default=CAMERA_INFO, help="CameraInfo topic: what is in view (default: %(default)s)"
+    )
+    parser.add_argument(
         "--duration", type=float, default=float("inf"), help="seconds to listen (default: until Ctrl-C)"
     )
     parser.add_argument(
@@ -285,11 +320,11 @@ def main(arguments: list[str] | None = None) -> int:
             observer = label_observer() if options.masks == "truth" else network_observer(options.checkpoint)
             survey = survey_recording(options.bag, observer)
         else:
-            survey = survey_topics(options.slots, options.pose, options.duration)
+            survey = survey_topics(options.slots, options.pose, options.camera_info, options.duration)
     except (OSError, ValueError) as error:
         print(f"slot_map: {error}", file=sys.stderr)
         return 1
-    landmarks = survey.map.landmarks(MIN_OBSERVATIONS)
+    landmarks = survey.map.landmarks(MIN_OBSERVATIONS, MAX_SIGMA)
     matches = match_landmarks(landmarks, survey.objects)
     print(table(landmarks, matches))
     draw_map(options.png, landmarks, survey.objects, survey.path)

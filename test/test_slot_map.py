@@ -5,20 +5,22 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from ray_cast import FIRST_OBJECT, Ball, Box, look_at, write_recording
 
+from monet_perception.decomposer import Roi
 from monet_perception.geometry import Intrinsics, SlotGeometry
 from monet_perception.recording import label_masks, read_frames
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
-from landmarks import LandmarkMap, Observation, to_world  # noqa: E402
+from landmarks import LandmarkMap, Observation, View, to_world  # noqa: E402
 from map_report import match_landmarks, table  # noqa: E402
 from slot_map import main  # noqa: E402
 
@@ -144,6 +146,80 @@ def test_an_object_without_landmark_counts_in_the_median():
     assert [(m.label, m.landmark) for m in matches] == [(4, 0), (5, None)]
     assert matches[0].error == pytest.approx(0.1)
     assert "found 1 of 2" in table(landmarks.landmarks(), matches)
+
+
+# What an imperfect segmentation does to the map -----------------------------------------------------
+
+AHEAD = look_at((-3.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+WHOLE = Roi(0, 0, CAMERA.width, CAMERA.height)
+
+
+def small(position, track: int, **kwargs) -> Observation:
+    return replace(seen(position, track, **kwargs), extent=np.full(3, 0.3))
+
+
+def test_two_landmarks_in_one_place_at_one_time_become_one():
+    landmarks = LandmarkMap()
+    for step in range(10):  # one object in two slots, of different latents
+        both = [small([0, 0, 0], 1, latent=0.0), small([0.1, 0, 0], 2, latent=3.0)]
+        landmarks.update(both, 0.1 * step)
+    (landmark,) = landmarks.landmarks()
+    assert landmark.tracks == {1, 2}
+
+
+def test_neighbours_stay_two():
+    landmarks = LandmarkMap()
+    for step in range(10):
+        landmarks.update([small([0, 0, 0], 1), small([0.4, 0, 0], 2)], 0.1 * step)
+    assert len(landmarks.landmarks()) == 2
+
+
+@given(st.floats(0.0, 3.0), st.integers(1, 60))
+def test_a_landmark_in_view_that_is_not_seen_is_given_up_after_patience(patience, absent):
+    assume(abs(0.1 * absent - patience) > 1e-6)
+    landmarks, view = LandmarkMap(patience=patience), View(AHEAD, CAMERA, WHOLE)
+    for step in range(5):
+        landmarks.update([small([0, 0, 0], 1)], 0.1 * step, view)
+    for step in range(absent):
+        landmarks.update([], 0.5 + 0.1 * step, view)
+    assert len(landmarks.landmarks()) == (0.1 * absent < patience)
+
+
+@pytest.mark.parametrize(
+    ("view", "others"),
+    [
+        (None, []),  # unknown
+        (View(look_at((-3.0, 0.0, 0.0), (-3.0, 3.0, 0.0)), CAMERA, WHOLE), []),  # out of the picture
+        (View(look_at((-3.0, 0.0, 0.0), (-6.0, 0.0, 0.0)), CAMERA, WHOLE), []),  # behind the camera
+        (View(AHEAD, CAMERA, Roi(0, 0, 20, 20)), []),  # out of what the network looks at
+        (View(AHEAD, CAMERA, WHOLE), [small([-1, 0, 0], 2)]),  # hidden
+    ],
+)
+def test_a_landmark_that_cannot_be_seen_stays(view, others):
+    landmarks = LandmarkMap(patience=1.0)
+    landmarks.update([small([0, 0, 0], 1)], 0.0, view)
+    for step in range(1, 50):
+        landmarks.update(others, 0.1 * step, view)
+    assert 1 in {track for landmark in landmarks.landmarks() for track in landmark.tracks}
+
+
+def test_a_landmark_that_is_seen_now_and_then_stays():
+    landmarks, view = LandmarkMap(patience=1.0), View(AHEAD, CAMERA, WHOLE)
+    for step in range(60):
+        landmarks.update([small([0, 0, 0], 1)] if step % 2 else [], 0.1 * step, view)
+    assert len(landmarks.landmarks()) == 1
+
+
+def test_what_is_nowhere_in_particular_is_held_back():
+    landmarks = LandmarkMap()
+    landmarks.update([seen([0, 0, 0], track=1, sigma=0.1), seen([5, 0, 0], track=2, sigma=1.0)], 0.0)
+    assert [landmark.tracks for landmark in landmarks.landmarks(max_sigma=0.5)] == [{1}]
+
+
+@pytest.mark.parametrize("wrong", [{"gate": 1.0}, {"noise_share": 2}, {"motion": -1}, {"patience": np.nan}])
+def test_parameters_of_the_map_out_of_range_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        LandmarkMap(**wrong)
 
 
 # The command ---------------------------------------------------------------------------------------
