@@ -147,6 +147,19 @@ def test_what_is_hidden_or_cut_off_is_less_certain():
         assert np.linalg.eigvalsh(worse.covariance)[0] > 2 * np.linalg.eigvalsh(free.covariance)[0]
 
 
+@pytest.mark.parametrize("half", [0, 1])
+def test_half_of_an_object_that_lies_in_two_slots_covers_its_middle(half):
+    view = cast([BALL], VIEWPOINT, CAMERA)
+    masks = masks_of(view.labels)
+    columns = np.flatnonzero(masks[FIRST_OBJECT].sum(0) > 0)
+    left = np.arange(masks.shape[2]) < np.median(columns)
+    whole = masks[FIRST_OBJECT]
+    masks = np.stack([*masks[:FIRST_OBJECT], whole * left, whole * ~left])
+    part = slot_geometry(masks, CENTRE, view.depth, CAMERA)[FIRST_OBJECT + half]
+    error = part.centroid - in_camera(BALL.centre)
+    assert error @ np.linalg.solve(part.covariance, error) < chi2.ppf(0.9, df=3)
+
+
 def test_only_what_stands_in_front_hides():
     view = cast([BALL, Box((-0.8, 0.3, 0.4), (0.2, 0.5, 0.8))], VIEWPOINT, CAMERA)
     masks = masks_of(view.labels)
