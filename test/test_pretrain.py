@@ -2,6 +2,10 @@
 
 import itertools
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +14,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch import Callback
 from safetensors import safe_open
 from safetensors.torch import load_file
 from small_training import arguments, write_squares
 
 from monet_perception.checkpoint import load_checkpoint
 from train import fit, pretrain
-from train.assignment import IGNORED, instance_targets, match_slots, matched_loss
+from train.assignment import IGNORED, instance_targets, match_slots, matched_loss, matching_cost
+from train.augmentation import Augmentation, AugmentationOptions
 from train.cli import main
 from train.data.store import Store
 from train.supervised import PixelClasses
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +39,18 @@ def random_masks(rng: np.random.Generator, slots: int) -> torch.Tensor:
     return torch.from_numpy(rng.normal(size=(2, slots, 4, 4))).float().mul(3).log_softmax(dim=1)
 
 
-@given(seed=st.integers(0, 10_000), slots=st.integers(2, 5), objects=st.integers(1, 5), balanced=st.booleans())
-def test_assignment_is_the_best_of_all(seed: int, slots: int, objects: int, balanced: bool) -> None:
+@given(
+    seed=st.integers(0, 10_000),
+    slots=st.integers(2, 5),
+    objects=st.integers(1, 5),
+    dice_weight=st.sampled_from([0.0, 3.0]),
+)
+def test_assignment_is_the_best_of_all(seed: int, slots: int, objects: int, dice_weight: float) -> None:
     rng = np.random.default_rng(seed)
     log_masks = random_masks(rng, slots)
     targets = torch.from_numpy(rng.integers(0, objects + 1, (2, 4, 4)))
-    matched = match_slots(log_masks, targets, fixed=1, balanced=balanced)
+    cost, area = matching_cost(log_masks, targets, dice_weight)
+    matched = match_slots(cost, area > 0, fixed=1)
     for image in range(2):
         present = [t for t in targets[image].unique().tolist() if t > 0]
         given_slots = {t: int(matched[image, t]) for t in present if matched[image, t] != IGNORED}
@@ -45,39 +59,59 @@ def test_assignment_is_the_best_of_all(seed: int, slots: int, objects: int, bala
         assert 0 not in given_slots.values()
         if len(present) > slots - 1:
             continue
-        ways = itertools.permutations(range(1, slots), len(present))
-        best = min(
-            _cost(log_masks[image], targets[image], dict(zip(present, way, strict=True)), balanced) for way in ways
-        )
-        assert _cost(log_masks[image], targets[image], given_slots, balanced) == pytest.approx(best, abs=1e-3)
+        ways = (dict(zip(present, way, strict=True)) for way in itertools.permutations(range(1, slots), len(present)))
+        best = min(_cost(log_masks[image], targets[image], way, dice_weight) for way in ways)
+        assert _cost(log_masks[image], targets[image], given_slots, dice_weight) == pytest.approx(best, abs=1e-3)
 
 
-def _cost(log_masks: torch.Tensor, targets: torch.Tensor, slots: dict[int, int], balanced: bool) -> float:
-    costs = [-log_masks[slot][targets == target] for target, slot in slots.items()]
-    return float(sum(cost.mean() if balanced else cost.sum() for cost in costs))
+def _cost(log_masks: torch.Tensor, targets: torch.Tensor, slots: dict[int, int], dice_weight: float) -> float:
+    cost = 0.0
+    for target, slot in slots.items():
+        here, mask = targets == target, log_masks[slot].exp()
+        dice = 2 * mask[here].sum() / (here.sum() + mask.sum())
+        cost += float(-log_masks[slot][here].mean() + dice_weight * (1 - dice))
+    return cost
 
 
-@given(seed=st.integers(0, 10_000), balanced=st.booleans())
-def test_loss_does_not_know_the_order_of_objects_or_slots(seed: int, balanced: bool) -> None:
+def loss_of(log_masks: torch.Tensor, targets: torch.Tensor, object_weight: float = 0.0) -> torch.Tensor:
+    cost, area = matching_cost(log_masks, targets)
+    matched = match_slots(cost, area > 0, fixed=1)
+    return matched_loss(log_masks, targets, matched, area, 1, object_weight)
+
+
+@given(seed=st.integers(0, 10_000), object_weight=st.sampled_from([0.0, 100.0]))
+def test_loss_does_not_know_the_order_of_objects_or_slots(seed: int, object_weight: float) -> None:
     rng = np.random.default_rng(seed)
     log_masks = random_masks(rng, 5)
     targets = torch.from_numpy(rng.integers(0, 5, (2, 4, 4)))
     order = torch.tensor([0, *(1 + rng.permutation(4))])
     slots = torch.tensor([0, *(1 + rng.permutation(4))])
-
-    def loss(masks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return matched_loss(masks, labels, match_slots(masks, labels, 1, balanced), balanced)
-
-    torch.testing.assert_close(loss(log_masks, targets), loss(log_masks[:, slots], order[targets]))
+    torch.testing.assert_close(
+        loss_of(log_masks, targets, object_weight), loss_of(log_masks[:, slots], order[targets], object_weight)
+    )
 
 
 def test_perfect_masks_cost_nothing_and_left_out_objects_do_not_count() -> None:
     targets = torch.arange(4).repeat_interleave(4).view(1, 4, 4)
     log_masks = torch.nn.functional.one_hot(targets, 4).permute(0, 3, 1, 2).float().mul(50).log_softmax(dim=1)
     shuffled = log_masks[:, [0, 3, 1, 2]]
-    assert matched_loss(shuffled, targets, match_slots(shuffled, targets, 1)).item() == pytest.approx(0, abs=1e-6)
+    assert loss_of(shuffled, targets).item() == pytest.approx(0, abs=1e-6)
     few = torch.cat([log_masks[:, :2], log_masks[:, 2:].logsumexp(dim=1, keepdim=True)], dim=1)  # one slot too few
-    assert matched_loss(few, targets, match_slots(few, targets, 1)).item() == pytest.approx(0, abs=1e-6)
+    assert loss_of(few, targets).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_object_weight_counts_each_object_as_so_many_pixels_more() -> None:
+    targets = torch.zeros(1, 16, 16, dtype=torch.int64)
+    targets[0, :4, :10], targets[0, 8:, 8:] = 1, 2  # 40 and 64 pixels, 152 of background
+    likelihood = torch.tensor([0.9, 0.2, 0.5])  # of background and objects in their slots
+    log_masks = ((1 - likelihood) / 2)[targets].unsqueeze(1).repeat(1, 3, 1, 1)
+    log_masks.scatter_(1, targets.unsqueeze(1), likelihood[targets].unsqueeze(1)).log_()
+    matched = torch.tensor([[0, 1, 2]])
+    area = torch.tensor([[152.0, 40.0, 64.0]])
+    counted = torch.tensor([152.0, 40.0 + 30, 64.0 + 30])
+    expected = -(counted * likelihood.log()).sum() / counted.sum()
+    loss = matched_loss(log_masks, targets, matched, area, fixed=1, object_weight=30.0)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_backgrounds_share_a_slot_or_have_their_own() -> None:
@@ -91,11 +125,17 @@ def pretrained(what: str, store: Path, run: Path, steps: int, **changes: object)
 
 
 def test_masks_are_learnt_and_fit_starts_from_them(store: Path, tmp_path: Path) -> None:
-    settings = {"model__optimiser__attention_lr": 5e-3, "trainer__val_check_interval": 30, "data__val_fraction": 0.2}
+    settings = {
+        "model__optimiser__attention_lr": 5e-3,
+        "model__object_weight": 20,
+        "model__dice_weight": 3,
+        "trainer__val_check_interval": 30,
+        "data__val_fraction": 0.2,
+    }
     assert pretrained("masks", store, tmp_path / "masks", 60, **settings) == 0
     first, last = [json.loads(line) for line in (tmp_path / "masks/validation.jsonl").read_text().splitlines()]
     assert last["total"] < first["total"]
-    assert last["ari"] > 0.15
+    assert last["ari"] > 0.2  # chance is zero
     monet, info = load_checkpoint(tmp_path / "masks/last.safetensors")
     assert info.dataset == "squares/train (instance masks)"
     assert "mse" not in info.metrics
@@ -105,6 +145,82 @@ def test_masks_are_learnt_and_fit_starts_from_them(store: Path, tmp_path: Path) 
     trained = load_checkpoint(tmp_path / "fit/last.safetensors")[0]
     for (name, a), b in zip(monet.attention.named_parameters(), trained.attention.parameters(), strict=True):
         assert torch.equal(a, b), name
+
+
+EVERYTHING = {
+    "model__augmentation": "{flip: 0.5, permute_channels: true, brightness: 0.3, hue: 0.1}",
+    "model__object_weight": 20,
+    "model__dice_weight": 3,
+    "model__ema_decay": 0.9,
+}
+
+
+def checkpoint(run: Path) -> dict[str, Any]:
+    return torch.load(run / "last.ckpt", weights_only=True)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    a, b = checkpoint(one), checkpoint(other)
+    assert a["global_step"] == b["global_step"]
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    assert [name for name, value in a["state_dict"].items() if not torch.equal(value, b["state_dict"][name])] == []
+    exported = load_file(other / "last.safetensors")
+    assert all(torch.equal(value, exported[name]) for name, value in load_file(one / "last.safetensors").items())
+
+
+def test_killed_run_goes_on_exactly(store: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    # a cosine would depend on the number of steps
+    settings = {**EVERYTHING, "checkpoint_steps": 5, "trainer__val_check_interval": 50}
+    settings["model__optimiser__schedule"] = "constant"
+    command = [sys.executable, "-m", "train.pretrain", "masks", *arguments(store, killed, 100_000, **settings)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    while process.poll() is None and not (killed / "last.ckpt").exists():
+        time.sleep(0.02)
+    process.kill()
+    output = process.communicate()[0].decode()
+    assert process.returncode == -signal.SIGKILL, output
+
+    steps = checkpoint(killed)["global_step"] + 8
+    resume = ["masks", "--run", str(killed), "--resume", "--trainer.max_steps", str(steps)]
+    assert main(pretrain.make_cli, resume) == 0
+    assert pretrained("masks", store, tmp_path / "whole", steps, **settings) == 0
+    assert_same_run(tmp_path / "whole", killed)
+
+
+def test_moving_average_of_the_weights_is_what_is_saved(store: Path, tmp_path: Path) -> None:
+    name = "head.weight"
+    seen: list[torch.Tensor] = []
+
+    class Weights(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            seen.append(pl_module.network.attention.get_parameter(name).detach().clone())
+
+    def recorded(args: Any) -> Any:
+        cli = pretrain.make_cli(args)
+        cli.trainer.callbacks.append(Weights())
+        return cli
+
+    rate = {"model__optimiser__attention_lr": 1e-2}
+    assert main(recorded, ["masks", *arguments(store, tmp_path, 12, model__ema_decay=0.5, **rate)]) == 0
+    expected = seen[0]
+    for count, weights in enumerate(seen[1:], start=1):
+        keep = min(0.5, (1 + count) / (10 + count))
+        expected = keep * expected + (1 - keep) * weights
+    saved = load_file(tmp_path / "last.safetensors")[f"attention.{name}"]
+    torch.testing.assert_close(saved, expected)
+    assert not torch.allclose(saved, seen[-1])
+
+
+def test_validation_counts_objects_by_its_own_stores_backgrounds(store: Path, tmp_path: Path) -> None:
+    lines = []
+    for background in (1, 3):
+        val_store = write_squares(tmp_path / f"val_{background}", count=20, seed=1, background=background)
+        run = tmp_path / f"run_{background}"
+        assert pretrained("masks", store, run, 3, data__val_store=val_store) == 0
+        lines.append(json.loads((run / "validation.jsonl").read_text()))
+    for name in ("total", "ari", "msc"):
+        assert lines[0][name] == lines[1][name], name
 
 
 def test_recurrent_attention_learns_masks_too(store: Path, tmp_path: Path) -> None:
@@ -147,6 +263,7 @@ def test_pixels_get_their_objects_categories(store: Path) -> None:
     [
         ("masks", {"data__store": "unlabelled"}, "has no labels"),
         ("masks", {"model__background": "own", "data__store": "walls"}, "4 slots leave none for objects"),
+        ("masks", {"data__val_store": "unlabelled"}, "has no labels"),
         ("classes", {"model__classes": "[colour]"}, "no categorical factor 'colour'; it has: tone"),
         ("classes", {"model__preset": "monet"}, "no encoder"),
     ],
@@ -154,12 +271,46 @@ def test_pixels_get_their_objects_categories(store: Path) -> None:
 def test_error_names_its_cause(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture, what: str, changes: dict[str, Any], message: str
 ) -> None:
-    if changes.get("data__store") == "unlabelled":
-        changes = {**changes, "data__store": write_squares(tmp_path / "store", count=20, labels=False)}
-    if changes.get("data__store") == "walls":
-        changes = {**changes, "data__store": write_squares(tmp_path / "store", count=20, background=4)}
+    special: dict[str, dict[str, Any]] = {"unlabelled": {"labels": False}, "walls": {"background": 4}}
+    for name, value in changes.items():
+        if value in special:
+            changes = {**changes, name: write_squares(tmp_path / "store", count=20, **special[value])}
     assert pretrained(what, store, tmp_path / "run", 1, **changes) == 1
     assert message in capsys.readouterr().err
+
+
+def scenes() -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (6, 3, 8, 8), np.uint8))
+    return images, torch.from_numpy(rng.integers(0, 5, (6, 8, 8), np.uint8))
+
+
+def test_augmentation_mirrors_labels_with_their_image() -> None:
+    images, labels = scenes()
+    torch.manual_seed(0)
+    changed, masks = Augmentation(AugmentationOptions(flip=0.5))(images, labels)
+    mirrored = [torch.equal(new, old.flip(-1)) for new, old in zip(changed, images, strict=True)]
+    assert len(set(mirrored)) == 2, "each image is changed in its own way"
+    for image, flipped in enumerate(mirrored):
+        assert torch.equal(changed[image], images[image].flip(-1) if flipped else images[image])
+        assert torch.equal(masks[image], labels[image].flip(-1) if flipped else labels[image])
+
+
+@pytest.mark.parametrize("options", [{"permute_channels": True}, {"brightness": 0.5}, {"contrast": 0.5}, {"hue": 0.5}])
+def test_augmentation_of_colours_leaves_labels(options: dict[str, Any]) -> None:
+    images, labels = scenes()
+    torch.manual_seed(1)
+    changed, masks = Augmentation(AugmentationOptions(**options))(images, labels)
+    assert not torch.equal(changed, images)
+    assert torch.equal(masks, labels)
+    assert (changed.dtype, masks.dtype) == (torch.uint8, torch.uint8)
+    if "permute_channels" in options:
+        assert torch.equal(changed.sort(dim=1).values, images.sort(dim=1).values)
+
+
+def test_nothing_is_augmented_unless_asked_for() -> None:
+    images, labels = scenes()
+    assert Augmentation(AugmentationOptions())(images, labels) == (images, labels)
 
 
 @pytest.mark.parametrize("args", [[], ["--help"], ["boxes"]])

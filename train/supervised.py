@@ -1,6 +1,7 @@
 """What Lightning trains before MONet: the attention network on instance masks, or its encoder on classes of pixels."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,15 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.files import replacing
 from monet_perception.networks import ConfigError, Monet, load_pretrained
 from monet_perception.networks.segmentation import SegmentationAttention
-from train.assignment import instance_targets, match_slots, matched_loss
-from train.data.manifest import StoreError
+from train.assignment import instance_targets, match_slots, matched_loss, matching_cost
+from train.augmentation import Augmentation, AugmentationOptions
+from train.data.manifest import Manifest, StoreError
 from train.data.store import Store
 from train.metrics import SegmentationMetrics
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
@@ -25,6 +28,7 @@ from train.task import Batch, ValidationOutput, network_config, unit_images
 from train.validation import NamedMeans, collect, first_visits, has_labels, scene_data
 
 DEFAULT_OPTIMISER = OptimiserOptions(name="adam", attention_lr=3e-4, schedule="cosine")
+NO_AUGMENTATION = AugmentationOptions()
 
 
 class SupervisedTask(LightningModule):
@@ -48,13 +52,16 @@ class SupervisedTask(LightningModule):
         self.optimiser_options = optimiser
         self.network = Monet(self.config).to(memory_format=torch.channels_last)
         self.network.component.requires_grad_(False)  # which also keeps it out of DDP's exchange of gradients
-        self.background_labels = 0
+        self.background_labels = self.val_background_labels = 0  # of the stores, from `setup` on
 
     def setup(self, stage: str) -> None:
         data = scene_data(self.trainer)
-        if not has_labels(data.manifest):
-            raise StoreError(f"{data.store} has no labels; supervised training needs a store that has them")
-        self.background_labels = data.manifest.background_labels
+        manifests = {store: Manifest.read(store) for store in (data.store, data.val_store or data.store)}
+        for store, manifest in manifests.items():
+            if not has_labels(manifest):
+                raise StoreError(f"{store} has no labels; supervised training needs a store that has them")
+        self.background_labels = manifests[data.store].background_labels
+        self.val_background_labels = manifests[data.val_store or data.store].background_labels
         if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
             self.print(f"{load_pretrained(self.network, self.pretrained)} starts from {self.pretrained}")
 
@@ -73,7 +80,11 @@ class MaskTask(SupervisedTask):
         network: Fields of the preset's MonetConfig to change, e.g. {slots: 11}.
         background: Everything that is background in "one" slot, the first; or each background label in a slot of its
             "own", in their order.
-        balanced: Give each object the same weight in the loss, instead of each pixel.
+        object_weight: Pixels that each object counts in the loss beside its own, so that small objects are learnt too.
+        dice_weight: Weight of the Dice loss beside the cross entropy where masks are matched to slots.
+        augmentation: Random changes of the training images.
+        ema_decay: Decay of the moving average of the weights that is validated and saved in place of the weights
+            themselves; 0: the weights themselves. The average is shorter in the first steps (see `ema_factor`).
         pretrained: Where to start: "imagenet", "coco" or a file, as in train.fit. Left out: from scratch.
         optimiser: How the weights are moved; only `attention_lr` counts.
     """
@@ -83,33 +94,56 @@ class MaskTask(SupervisedTask):
         preset: str = "monet_rn50_star",
         network: dict[str, Any] | None = None,
         background: Literal["one", "own"] = "one",
-        balanced: bool = False,
+        object_weight: float = 0.0,
+        dice_weight: float = 0.0,
+        augmentation: AugmentationOptions = NO_AUGMENTATION,
+        ema_decay: float = 0.0,
         pretrained: Literal["imagenet", "coco"] | Path | None = None,
         optimiser: OptimiserOptions = DEFAULT_OPTIMISER,
     ) -> None:
         super().__init__(preset, network, pretrained, optimiser)
+        for name, value in {"object_weight": object_weight, "dice_weight": dice_weight}.items():
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+        if not 0 <= ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
         self.one_background = background == "one"
-        self.balanced = balanced
+        self.object_weight = object_weight
+        self.dice_weight = dice_weight
+        self.augmentation = Augmentation(augmentation)
+        self.ema_decay = ema_decay
+        self.average: AveragedModel | None = None  # from `setup` on, where there is one
         self.means = NamedMeans(("total",))
-        self.scores = SegmentationMetrics(background=1)  # of the store, from `setup` on
+        self.scores = SegmentationMetrics(background=1)  # of the validation store, from `setup` on
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.fixed_slots = 1 if self.one_background else self.background_labels
-        if self.fixed_slots >= self.config.slots:
-            raise ConfigError(f"{self.config.slots} slots leave none for objects beside {self.fixed_slots} backgrounds")
-        self.scores = SegmentationMetrics(background=self.background_labels).to(self.device)
+        for background in (self.background_labels, self.val_background_labels):
+            fixed = self._fixed_slots(background)
+            if fixed >= self.config.slots:
+                raise ConfigError(f"{self.config.slots} slots leave none for objects beside {fixed} backgrounds")
+        self.scores = SegmentationMetrics(background=self.val_background_labels).to(self.device)
+        if self.ema_decay > 0 and self.average is None:
+            self.average = averaged(self.network.attention, self.ema_decay)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self._loss(self.network.attention(unit_images(batch["images"])), batch["labels"]).mean()
+        # here and not where batches are loaded: from here on random numbers depend on the step alone (StepSeed)
+        images, labels = self.augmentation(batch["images"], batch["labels"])
+        log_masks = self.network.attention(unit_images(images))
+        loss = self._loss(log_masks, labels, self.background_labels).mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:  # not in on_train_batch_end, which comes after the step's checkpoint is saved
+            self.average.update_parameters(self.network.attention)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> ValidationOutput:
         images = unit_images(batch["images"])
-        log_masks = self.network.attention(images)
+        log_masks = self._attention(images)
         new = first_visits(self.trainer, batch_idx, len(images))
-        self.means.update(total=self._loss(log_masks, batch["labels"])[:new])
+        self.means.update(total=self._loss(log_masks, batch["labels"], self.val_background_labels)[:new])
         no_error = torch.zeros(new, device=images.device)  # nothing is reconstructed
         self.scores.update(batch["labels"][:new], log_masks[:new].argmax(dim=1), no_error)
         return {"images": images[:new], "log_masks": log_masks[:new]}
@@ -121,12 +155,46 @@ class MaskTask(SupervisedTask):
 
     def export(self, path: Path, dataset: str, steps: int, metrics: Mapping[str, float]) -> None:
         """Writes a whole network, its component VAE untrained, so that train.evaluate can judge the masks."""
-        save_checkpoint(path, self.network, dataset=f"{dataset} (instance masks)", steps=steps, metrics=metrics)
+        network = deepcopy(self.network)
+        network.attention.load_state_dict(self._attention.state_dict())
+        save_checkpoint(path, network, dataset=f"{dataset} (instance masks)", steps=steps, metrics=metrics)
 
-    def _loss(self, log_masks: Tensor, labels: Tensor) -> Tensor:
-        targets = instance_targets(labels, self.background_labels, self.one_background)
-        matched = match_slots(log_masks, targets, self.fixed_slots, self.balanced)
-        return matched_loss(log_masks, targets, matched, self.balanced)
+    @property
+    def _attention(self) -> nn.Module:
+        """The attention network that is validated and saved."""
+        return self.network.attention if self.average is None else self.average.module
+
+    def _fixed_slots(self, background_labels: int) -> int:
+        return 1 if self.one_background else background_labels
+
+    def _loss(self, log_masks: Tensor, labels: Tensor, background_labels: int) -> Tensor:
+        targets = instance_targets(labels, background_labels, self.one_background)
+        fixed = self._fixed_slots(background_labels)
+        cost, area = matching_cost(log_masks, targets, self.dice_weight)
+        matched = match_slots(cost, area > 0, fixed)
+        return matched_loss(log_masks, targets, matched, area, fixed, self.object_weight)
+
+
+def ema_factor(decay: float, updates: Tensor) -> Tensor:
+    """The share that an exponential moving average keeps after so many updates: `decay` in the end, at first less.
+
+    The start (1 + n) / (10 + n) lets go of the initial weights within tens of steps, where `decay` alone would hold
+    37 % of them after 1 / (1 - decay) (as in TensorFlow's ExponentialMovingAverage).
+    """
+    return torch.clamp((1 + updates) / (10 + updates), max=decay)
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the network whose weights and running statistics follow the original's, see `ema_factor`."""
+
+    def average(kept: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+        if not kept.is_floating_point():  # a counter
+            return new
+        return torch.lerp(new, kept, ema_factor(decay, torch.as_tensor(updates)).to(kept))
+
+    model = AveragedModel(network, avg_fn=average, use_buffers=True)
+    model.requires_grad_(False)
+    return model
 
 
 class ClassTask(SupervisedTask):
