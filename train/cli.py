@@ -35,8 +35,8 @@ from train.callbacks.checkpointing import CHECKPOINT_NAME
 from train.data.manifest import Manifest, StoreError
 from train.data.module import SceneData
 from train.logger import TensorBoardXLogger
+from train.runs import CONFIG_NAME
 
-CONFIG_NAME = "config.yaml"
 EXIT_TERMINATED = 143
 """128 + SIGTERM, as a shell reports it: a scheduler sees that the run was ended and not that it finished."""
 

@@ -36,6 +36,7 @@ from train.inference import (
     open_decomposer,
 )
 from train.metrics import image_scores, mean_squared_error
+from train.runs import Training, read_training
 
 Floats = NDArray[np.float64]
 OF_AN_IMAGE = ("ari", "ari_all", "msc", "covering", "mse", "mse_decoded")
@@ -49,7 +50,9 @@ EXAMPLES = """examples:
   python -m train.evaluate "MONet/Kaiming=a.safetensors" "MONet/Default=b.safetensors" --store data/val --table 5.1
 
 Checkpoints of the same structure (or given the same NAME=) count as seeds of one model: mean and standard deviation.
-One network alone comes with a 95 % bootstrap interval over the images."""
+Where their runs' folders tell, a pre-trained attention makes another model, and for table 5.1 the initialisation does;
+the Markdown then ends with how each network was trained. One network alone comes with a 95 % bootstrap interval over
+the images."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Evaluation:
         scores: each float64 [N], one value an image (NaN where it has none), by the names of `OF_AN_IMAGE`,
             and `best_overlap`, the sum of the best IoU of its objects.
         objects: int64 [N], visible objects; -1 where the store has no labels.
+        training: where the checkpoint is in the folder of its run.
     """
 
     model: str
@@ -70,6 +74,7 @@ class Evaluation:
     seconds: float
     scores: Mapping[str, Floats]
     objects: NDArray[np.int64]
+    training: Training | None = None
 
     def chosen(self, where: NDArray[np.bool_]) -> dict[str, float]:
         """Means over the chosen images."""
@@ -152,6 +157,16 @@ def model_name(config: MonetConfig) -> str:
     if config.attention == "unet":
         return "MONet"
     return f"MONet-RN{config.encoder.removeprefix('resnet')}{'*' if config.skip_connections else ''}"
+
+
+def name_by_run(config: MonetConfig, training: Training | None, layout: str) -> str:
+    """`model_name`, told apart by what the table compares: the initialisation in 5.1, and pre-training from none."""
+    name = model_name(config)
+    if training is None:
+        return name
+    if layout == "5.1":
+        return f"{name}/{training.initialisation.capitalize()}"
+    return name if training.pretrained is None else f"{name}, pre-trained"
 
 
 def summarise(evaluations: Sequence[Evaluation], resamples: int, seed: int) -> report.Row:
@@ -244,10 +259,12 @@ def _run(options: argparse.Namespace, command: str) -> int:
     examples: dict[Path, list[list[figures.Example]]] = {store.path: [] for store in stores}
     for (name, path), info in zip(named, infos, strict=True):
         decomposer = open_decomposer(str(path), options)
-        model = name or model_name(info.config)
+        training = read_training(path, info.steps)
+        model = name or name_by_run(info.config, training, options.table)
         try:
             for store, indices in zip(stores, chosen, strict=True):
-                results.append(_evaluate_one(decomposer, model, path, store, options, console))
+                one = _evaluate_one(decomposer, model, path, store, options, console)
+                results.append(dataclasses.replace(one, training=training))
                 if options.figures:
                     examples[store.path].append(_examples(decomposer, f"{model}\n{path.stem}", store, indices))
         finally:
@@ -330,6 +347,9 @@ def _report(results: Sequence[Evaluation], options: argparse.Namespace, command:
             report.say(console, f"wrote {figures.save_figure(figure, target)}")
         markdown.append(report.markdown_table(store_path.name, rows, options.table))
         entries += [{"store": str(store_path), **_row_entry(row), "by_objects": tables[row.model]} for row in rows]
+    trainings = {f"{one.model} ({one.checkpoint})": one.training for one in results if one.training is not None}
+    if trainings:
+        markdown.append(report.training_table(trainings))
     if options.markdown:
         report.write_text(options.markdown, "\n".join(markdown))
         report.say(console, f"wrote {options.markdown}")
@@ -362,6 +382,7 @@ def _network_entry(one: Evaluation) -> dict[str, Any]:
         "model_id": info.model_id,
         "trained_on": info.dataset,
         "steps": info.steps,
+        "training": None if one.training is None else dataclasses.asdict(one.training),
         "code_version": info.code_version,
         "store": str(one.store),
         "images": len(one.objects),

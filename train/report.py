@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monet_perception.files import replacing
+from train.runs import Training
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,21 @@ def markdown_table(store: str, rows: Sequence[Row], layout: str) -> str:
     for model, published in chosen.published.items():
         cells = [*_name_cells(f"{model} (thesis)", split), "", *published]
         lines.append("| " + " | ".join(f"*{cell}*" if cell else "" for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def training_table(trainings: Mapping[str, Training]) -> str:
+    """How each network was trained, by its name."""
+    lines = [
+        "**Training**",
+        "",
+        "| Network | Initialisation | Attention starts from | Seed | Images seen | Minutes | Trained anew by |",
+        "|" + " --- |" * 7,
+    ]
+    for name, one in trainings.items():
+        cells = [name.replace("*", "\\*"), one.initialisation, one.pretrained or "scratch", str(one.seed)]
+        cells += [f"{one.images:,}", "-" if one.minutes is None else f"{one.minutes:.1f}", f"`{one.command}`"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

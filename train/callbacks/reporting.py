@@ -3,25 +3,40 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-FILE_NAME = "validation.jsonl"
+from train.runs import VALIDATION_NAME
+
 SHOWN = ("ari", "ari_multi", "msc", "mse", "accuracy", "object_accuracy", "total", "active_slots", "mask_entropy")
 
 
 class ValidationReport(Callback):
     """Prints each validation and appends it to the run's `validation.jsonl`.
 
-    A line holds `step`, `minutes` since this process began to train, and every `val/` value by its name.
+    A line holds `step`, `minutes` of training (what an interrupted run had spent by its checkpoint counts, what it lost
+    doesn't), and every `val/` value by its name.
 
     Args:
         folder: The run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE_NAME
+        self.path = folder / VALIDATION_NAME
         self._start = time.monotonic()
+        self._minutes_before = 0.0
+
+    @property
+    def minutes(self) -> float:
+        """Of training so far."""
+        return self._minutes_before + (time.monotonic() - self._start) / 60
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"minutes": self.minutes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._minutes_before = state_dict["minutes"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.monotonic()
@@ -38,7 +53,7 @@ class ValidationReport(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/")
         }
-        minutes = round((time.monotonic() - self._start) / 60, 2)
+        minutes = round(self.minutes, 2)
         with self.path.open("a") as file:
             file.write(json.dumps({"step": trainer.global_step, "minutes": minutes, **values}) + "\n")
         shown = "  ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)

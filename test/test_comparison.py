@@ -1,0 +1,120 @@
+"""The thesis's tables from runs: one command trains a network, one command makes the table of all of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from small_training import arguments, write_squares
+
+from train import evaluate, fit
+from train.cli import main
+from train.runs import read_training
+
+STEPS, BATCH_SIZE = 6, 8
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_squares(tmp_path_factory.mktemp("stores") / "squares", count=40)
+
+
+@pytest.fixture(scope="module")
+def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints by the name of their run: two seeds, another initialisation, another network, one pre-trained."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings: dict[str, dict[str, Any]] = {
+        "star_0": {"seed_everything": 0},
+        "star_1": {"seed_everything": 1},
+        "star_default": {"model__initialisation": "default"},
+        "monet": {"model__preset": "monet"},
+        "star_pretrained": {"model__pretrained": folder / "star_0" / "last.safetensors"},
+    }
+    for name, changes in settings.items():
+        assert main(fit.make_cli, arguments(store, folder / name, STEPS, **changes)) == 0
+    return {name: folder / name / "last.safetensors" for name in settings}
+
+
+def table(checkpoints: list[Path], store: Path, folder: Path, layout: str) -> tuple[list[list[str]], dict[str, Any]]:
+    """The cells of every row of the Markdown, and the JSON."""
+    markdown, scores = folder / "table.md", folder / "scores.json"
+    argv = [*(str(path) for path in checkpoints), "--store", str(store), "--table", layout, "--bootstrap", "20"]
+    argv += ["--backend", "torch", "--markdown", str(markdown), "--json", str(scores)]
+    assert evaluate.main(argv) == 0
+    lines = [line for line in markdown.read_text().splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines], json.loads(scores.read_text())
+
+
+def test_one_command_makes_table_5_2_of_runs(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
+    chosen = [runs[name] for name in ("monet", "star_0", "star_1", "star_pretrained")]
+    rows, scores = table(chosen, store, tmp_path, "5.2")
+    networks = {row[0]: row[1] for row in rows if len(row) == 5}
+    assert networks["MONet"] == "1"
+    assert networks["MONet-RN18\\*"] == "2", "seeds of one model share a row"
+    assert networks["MONet-RN18\\*, pre-trained"] == "1"
+    assert "*MONet-RN50\\* (thesis)*" in networks
+
+    trained = [row for row in rows if len(row) == 7 and "safetensors" in row[0]]
+    assert [row[3] for row in trained] == ["0", "0", "1", "0"]
+    assert {row[4] for row in trained} == {str(STEPS * BATCH_SIZE)}
+    assert all(float(row[5]) >= 0 for row in trained)
+    assert trained[3][2] == str(runs["star_0"])
+    assert scores["networks"][2]["training"]["images"] == STEPS * BATCH_SIZE
+
+
+def test_one_command_makes_table_5_1_of_runs(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
+    rows, _ = table([runs["star_0"], runs["star_1"], runs["star_default"]], store, tmp_path, "5.1")
+    networks = {(row[0], row[1]): row[2] for row in rows if len(row) == 6}
+    assert networks["MONet-RN18\\*", "Kaiming"] == "2"
+    assert networks["MONet-RN18\\*", "Default"] == "1"
+
+
+def test_command_in_the_table_trains_the_network_anew(runs: dict[str, Path], tmp_path: Path) -> None:
+    training = read_training(runs["star_1"], STEPS)
+    assert training is not None
+    options = training.command.removeprefix("python -m train.fit ").split()
+    assert main(fit.make_cli, [*options[:-1], str(tmp_path / "again")]) == 0
+    first, again = load_file(runs["star_1"]), load_file(tmp_path / "again" / "last.safetensors")
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "images"),
+    [
+        ({"accumulate_grad_batches": 3}, 3 * STEPS * BATCH_SIZE),
+        ({"devices": 4, "num_nodes": 2}, 8 * STEPS * BATCH_SIZE),
+        ({"devices": [0, 1]}, 2 * STEPS * BATCH_SIZE),
+    ],
+)
+def test_images_seen_count_every_process(
+    runs: dict[str, Path], tmp_path: Path, changes: dict[str, Any], images: int
+) -> None:
+    config = yaml.safe_load((runs["star_0"].parent / "config.yaml").read_text())
+    config["trainer"].update(changes)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    training = read_training(tmp_path / "last.safetensors", STEPS)
+    assert training is not None
+    assert (training.images, training.minutes) == (images, None)
+
+
+def add_minutes(checkpoint: Path, more: float) -> None:
+    """Makes it look as if the run had trained for so much longer."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["callbacks"]["ValidationReport"]["minutes"] += more
+    torch.save(content, checkpoint)
+
+
+def test_minutes_of_a_resumed_run_hold_those_before(store: Path, tmp_path: Path) -> None:
+    settings = {"trainer__val_check_interval": 2, "data__val_fraction": 0.5, "data__batch_size": 4}
+    assert main(fit.make_cli, arguments(store, tmp_path, 2, **settings)) == 0
+    validations = tmp_path / "validation.jsonl"
+    add_minutes(tmp_path / "last.ckpt", 5)
+    assert main(fit.make_cli, [*arguments(store, tmp_path, 4, **settings), "--resume"]) == 0
+    assert json.loads(validations.read_text().splitlines()[-1])["minutes"] >= 5
+
+
+def test_checkpoint_without_a_run_has_no_training(tmp_path: Path) -> None:
+    assert read_training(tmp_path / "monet.safetensors", STEPS) is None

@@ -1,0 +1,79 @@
+"""How a network was trained, read from the folder of its run: what stands beside its scores in a table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG_NAME = "config.yaml"
+VALIDATION_NAME = "validation.jsonl"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training of train.fit, up to the step at which a checkpoint was written.
+
+    Attributes:
+        steps: optimiser steps.
+        images: images seen, those seen twice counted twice.
+        minutes: spent training and validating up to the last validation at or before the checkpoint; None without one.
+        seed: of the run.
+        initialisation: of what was not pre-trained, `kaiming` or `default`.
+        pretrained: where the attention started: `imagenet`, `coco` or a file; None: from scratch.
+        command: trains it anew.
+    """
+
+    steps: int
+    images: int
+    minutes: float | None
+    seed: int
+    initialisation: str
+    pretrained: str | None
+    command: str
+
+
+def read_training(checkpoint: Path, steps: int) -> Training | None:
+    """The training that a checkpoint in a run's folder came from; None where no run of train.fit left it.
+
+    Args:
+        checkpoint: `best.safetensors` or `last.safetensors` of a run.
+        steps: optimiser steps that the checkpoint tells.
+    """
+    path = checkpoint.parent / CONFIG_NAME
+    if not path.is_file():
+        return None
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or "initialisation" not in config.get("model", {}):  # of another command
+        return None
+    images_per_step = config["data"]["batch_size"] * config["trainer"]["accumulate_grad_batches"] * _processes(config)
+    model, again = config["model"], checkpoint.parent.with_name(f"{checkpoint.parent.name}_again")
+    return Training(
+        steps=steps,
+        images=steps * images_per_step,
+        minutes=_minutes(checkpoint.parent / VALIDATION_NAME, steps),
+        seed=int(config["seed_everything"]),
+        initialisation=model["initialisation"],
+        pretrained=None if model["pretrained"] is None else str(model["pretrained"]),
+        command=shlex.join(["python", "-m", "train.fit", "--config", str(path), "--run", str(again)]),
+    )
+
+
+def _processes(config: dict[str, Any]) -> int:
+    """How many processes shared the run; `auto` is taken for one, as on a machine with one GPU or none."""
+    devices = config["trainer"]["devices"]
+    if isinstance(devices, list):
+        devices = len(devices)
+    return int(config["trainer"]["num_nodes"]) * (1 if devices in ("auto", -1, "-1") else int(devices))
+
+
+def _minutes(path: Path, steps: int) -> float | None:
+    if not path.is_file():
+        return None
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    known = [line["minutes"] for line in lines if line["step"] <= steps]
+    return float(known[-1]) if known else None
