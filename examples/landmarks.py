@@ -13,8 +13,8 @@ Segmentation errs too, and a map has to live with it:
   they are merged.
 - A landmark that should be seen, and isn't, is evidence against it (the idea of existence probabilities, Musicki and
   Evans 2004, in its simplest form: seconds that count against it, paid back by seconds in which it is seen).
-- A landmark whose place is hardly known is held back: `landmarks(max_sigma=...)`. What a slot that took a piece of wall
-  leaves behind is of this kind.
+- A landmark whose place was never known well is held back: `landmarks(max_sigma=...)`. What a slot that took a piece of
+  wall leaves behind is of this kind.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class Landmark:
         tracks: ids of the tracks that were fused into it.
         observations: how many.
         first_seen, last_seen: stamps in seconds.
+        sharpest: the least `sigma` that it ever had, metres.
         missed: seconds in which it should have been seen and wasn't, less those in which it was seen since.
     """
 
@@ -123,7 +124,16 @@ class Landmark:
     last_seen: float
     tracks: set[int] = field(default_factory=set)
     observations: int = 1
+    sharpest: float = math.inf
     missed: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.sharpest = min(self.sharpest, self.sigma)
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of its position, metres: the root of the covariance's trace."""
+        return math.sqrt(np.trace(self.covariance))
 
     @property
     def covariance(self) -> Array:
@@ -178,12 +188,13 @@ class LandmarkMap:
 
         Args:
             min_observations: frames in which a landmark has to have been seen.
-            max_sigma: largest standard deviation of its position (root of the covariance's trace), metres.
+            max_sigma: metres to which its position has to have been known (`Landmark.sigma`) at least once: when half
+                of an object is hidden later on, it doesn't vanish.
         """
         return [
             landmark
             for landmark in self._landmarks
-            if landmark.observations >= min_observations and math.sqrt(np.trace(landmark.covariance)) <= max_sigma
+            if landmark.observations >= min_observations and landmark.sharpest <= max_sigma
         ]
 
     def update(self, observations: Sequence[Observation], stamp: float, view: View | None = None) -> None:
@@ -298,6 +309,7 @@ class LandmarkMap:
             observation.latent_log_sigma - landmark.latent_log_sigma
         )
         landmark.last_seen = stamp
+        landmark.sharpest = min(landmark.sharpest, landmark.sigma)
 
     def _new_landmark(self, observation: Observation, stamp: float) -> Landmark:
         return Landmark(

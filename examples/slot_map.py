@@ -54,8 +54,8 @@ MASK_SIZE = 64
 """Side of the masks made from recorded labels."""
 MIN_OBSERVATIONS = 10
 """Frames from which on a landmark is printed and drawn; what was seen less often is mostly an error of segmentation."""
-MAX_SIGMA = 0.5
-"""Metres up to which a landmark's position may be uncertain to be printed and drawn: what counts as found at all."""
+MAX_SIGMA = 0.25
+"""Metres to which a landmark's position has to have been known at least once to be printed and drawn."""
 
 
 @dataclass

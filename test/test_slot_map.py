@@ -207,13 +207,22 @@ def test_a_landmark_that_is_seen_now_and_then_stays():
     landmarks, view = LandmarkMap(patience=1.0), View(AHEAD, CAMERA, WHOLE)
     for step in range(60):
         landmarks.update([small([0, 0, 0], 1)] if step % 2 else [], 0.1 * step, view)
-    assert len(landmarks.landmarks()) == 1
+    (landmark,) = landmarks.landmarks()
+    assert landmark.observations == 30  # the same one all along
 
 
 def test_what_is_nowhere_in_particular_is_held_back():
     landmarks = LandmarkMap()
     landmarks.update([seen([0, 0, 0], track=1, sigma=0.1), seen([5, 0, 0], track=2, sigma=1.0)], 0.0)
     assert [landmark.tracks for landmark in landmarks.landmarks(max_sigma=0.5)] == [{1}]
+
+
+def test_what_was_once_known_well_is_not_held_back_when_it_is_half_hidden():
+    landmarks = LandmarkMap()
+    for step in range(60):
+        landmarks.update([seen([0, 0, 0], track=1, sigma=0.1 if step < 5 else 1.0)], 0.5 * step)
+    (landmark,) = landmarks.landmarks(max_sigma=0.25)
+    assert landmark.sigma > 0.25
 
 
 @pytest.mark.parametrize("wrong", [{"gate": 1.0}, {"noise_share": 2}, {"motion": -1}, {"patience": np.nan}])

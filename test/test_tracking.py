@@ -279,6 +279,15 @@ def test_what_flickers_never_gets_an_id():
     assert [track.track_id for track in tracker.tracks if track.confirmed] == [0]
 
 
+@pytest.mark.parametrize(("min_ownership", "expected"), [(0.3, [0, NO_TRACK]), (0.0, [0, 1])])
+def test_a_slot_that_lies_on_what_others_own_is_empty(min_ownership, expected):
+    mask = np.zeros((SIZE, SIZE))
+    mask[:, :8] = 0.45  # the rest of it is another slot's
+    mask[4:8, 14:18] = 1.0
+    ids = Tracker(min_ownership=min_ownership).update(np.stack([1 - mask, mask]), *latents(0, 1), stamp=0.0)
+    assert ids.tolist() == expected
+
+
 def test_an_object_does_not_take_over_another_by_its_latent():
     """The slot of an object that has gone turns to half of another: same latent, but on that object's pixels."""
     tracker, big = Tracker(), disc(16, 12, 6)
