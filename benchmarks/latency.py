@@ -1,13 +1,13 @@
 """Latency of the node: from an image's stamp to its slots in another process, over real DDS.
 
-    python -m benchmarks.latency
-    python -m benchmarks.latency --width 1920 --height 1080 --profile none
+    python -m benchmarks.latency --out runs/benchmarks
+    python -m benchmarks.latency --width 1920 --height 1080 --slots 11 --size 128 --profile none
 
-Three things in one run, in turns, so that all of them see the same machine:
+Three things in one run, in turns of seconds, so that all of them see the same machine:
     network   the Decomposer alone, called at the same rate in a process of its own
     relay     a node that takes the image and sends it back: what rclpy and DDS cost for the image alone
     node      `decompose`: image in, SlotArray out
-and at the end the node fed at four times the rate that the network manages. The pictures and figures go to --output.
+and then the node at growing load, up to four times the rate that the network manages.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,12 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 PROFILE = ROOT / "config" / "fastdds.xml"
-ROUNDS = 3
+FRAMES = 25
+"""Frames of one turn: short, because a shared machine is now faster, now slower, for seconds."""
+LOADS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+"""Rates at which the node is fed, as multiples of the network's own."""
+TOPICS = {"relayed": "image_to_relay", "scene/slots": "image"}
+"""Where answers come from, and where to send their images."""
 START = 180.0
 """Seconds that a process may take to start."""
 STAMP = slice(4, 12)
@@ -44,6 +49,15 @@ class Run:
     sent: np.ndarray
     latency: np.ndarray
     published: int
+
+    @classmethod
+    def joined(cls, runs: Sequence[Run]) -> Run:
+        """The turns of one thing together."""
+        return cls(
+            np.concatenate([run.sent for run in runs]),
+            np.concatenate([run.latency for run in runs]),
+            sum(run.published for run in runs),
+        )
 
     def summary(self) -> dict[str, float]:
         """Percentiles in milliseconds."""
@@ -66,7 +80,7 @@ def relay() -> None:
         node = rclpy.create_node("relay")
         publisher = node.create_publisher(Image, "relayed", QoSProfile(depth=1))
         newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        node.create_subscription(Image, "image", publisher.publish, newest)
+        node.create_subscription(Image, TOPICS["relayed"], publisher.publish, newest)
         spin(node, stop.is_set)
 
 
@@ -74,10 +88,10 @@ def network(checkpoint: Path, width: int, height: int) -> None:
     """Answers each line on standard input, a number of frames and a rate, with the seconds that each frame took."""
     from monet_perception.decomposer import Decomposer
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
     decomposer = Decomposer(checkpoint)
     decomposer.warm_up()
     frame = picture(width, height)
-    print("ready", flush=True)
     for line in sys.stdin:
         times, (frames, rate) = [], line.split()
         due = time.perf_counter()
@@ -133,7 +147,8 @@ class Camera:
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
         self._kinds = {"relayed": Image, "scene/slots": SlotArray}
-        self._publisher = self._node.create_publisher(Image, "image", QoSProfile(depth=1))
+        newest = QoSProfile(depth=1)
+        self._publishers = {topic: self._node.create_publisher(Image, image, newest) for topic, image in TOPICS.items()}
         # Serialised once: the camera's own cost is not what is measured, and drivers are written in C++.
         message = image_message(Header(frame_id="camera"), picture(width, height), "rgb8")
         self._serialised = bytearray(serialize_message(message))
@@ -147,20 +162,21 @@ class Camera:
         def received(message: Any) -> None:
             answers[message.header.stamp.sec * 10**9 + message.header.stamp.nanosec] = time.time()
 
+        publisher = self._publishers[topic]
         subscription = self._node.create_subscription(self._kinds[topic], topic, received, QoSProfile(depth=10))
-        self._until(lambda: self._publisher.get_subscription_count() == 1, "nothing subscribes to image")
-        self._wait(1.0)
+        self._until(lambda: publisher.get_subscription_count() == 1, f"nothing subscribes to {TOPICS[topic]}")
+        self._wait(0.5)
         begin = time.perf_counter()
         sent = []
         for index in range(frames):
             self._wait(begin + index / rate - time.perf_counter())
             now = time.time_ns()
             self._serialised[STAMP] = np.array([now // 10**9, now % 10**9], "<u4").tobytes()
-            self._publisher.publish(bytes(self._serialised))
+            publisher.publish(bytes(self._serialised))
             sent.append(now)
-        self._wait(1.0)
+        self._wait(0.5)
         self._node.destroy_subscription(subscription)
-        self._until(lambda: topic == "relayed" or self._publisher.get_subscription_count() == 0, "still subscribed")
+        self._until(lambda: topic == "relayed" or publisher.get_subscription_count() == 0, "still subscribed")
         answered = [stamp for stamp in sent if stamp in answers]
         return Run(
             sent=np.array([(stamp - sent[0]) / 1e9 for stamp in answered]),
@@ -189,111 +205,145 @@ def resident(process_id: int) -> float:
 # The benchmark
 
 
-def checkpoint_for_timing(folder: Path) -> Path:
-    """The shipped checkpoint, or one with random weights, which take as long."""
+@dataclass
+class Results:
+    """What was measured.
+
+    Attributes:
+        network: seconds that each frame took in the bare network.
+        relay, node: all turns, at the same rate as the network.
+        loads: the node, by the multiple of the network's rate that it was fed at.
+        growth: megabytes of memory that the node gained at the last of them.
+    """
+
+    network: list[float]
+    relay: Run
+    node: Run
+    loads: dict[float, Run]
+    growth: float
+
+
+def checkpoint_for_timing(folder: Path, slots: int | None = None, size: int | None = None) -> Path:
+    """The shipped checkpoint, or one with random weights, which take as long, of another number or size of slots."""
     from monet_perception.checkpoint import DEFAULT_CHECKPOINT, save_checkpoint
     from monet_perception.networks import PRESETS, Monet
 
-    if DEFAULT_CHECKPOINT.exists():
+    if DEFAULT_CHECKPOINT.exists() and slots is None and size is None:
         return DEFAULT_CHECKPOINT
-    save_checkpoint(folder / "random.safetensors", Monet(PRESETS["monet_rn18_star"]), dataset="none", steps=0)
+    config = PRESETS["monet_rn18_star"]
+    config = replace(config, slots=slots or config.slots, image_size=size or config.image_size)
+    save_checkpoint(folder / "random.safetensors", Monet(config), dataset="none", steps=0)
     return folder / "random.safetensors"
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Runs everything; latencies in seconds."""
+def measure(options: argparse.Namespace, folder: Path) -> Results:
+    """Runs everything."""
     size = ["--width", str(options.width), "--height", str(options.height)]
-    checkpoint = options.checkpoint or checkpoint_for_timing(folder)
+    checkpoint = options.checkpoint or checkpoint_for_timing(folder, options.slots, options.size)
     camera = Camera(options.width, options.height)
-    results: dict[str, Any] = {"network": [], "relay": [], "node": []}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     itself = "-m", "benchmarks.latency", "--as"
-    with process(*itself, "network", "--checkpoint", str(checkpoint), *size, **pipes) as alone:
-        assert alone.stdin
-        assert alone.stdout
-        alone.stdout.readline()
-        node_arguments = ["--ros-args", "-p", f"checkpoint:={checkpoint}", *options.node_arguments]
-        for _ in range(ROUNDS):
-            alone.stdin.write(f"{options.frames} {options.rate}\n")
-            alone.stdin.flush()
-            results["network"] += json.loads(alone.stdout.readline())
-            with process(*itself, "relay"):
-                results["relay"].append(camera.run("relayed", options.rate, options.frames))
-            with process("-m", "monet_perception.nodes.decompose", *node_arguments) as node:
-                camera.run("scene/slots", options.rate, 10)  # warms up
-                results["node"].append(camera.run("scene/slots", options.rate, options.frames))
-                flood_rate = 4 / float(np.median(results["network"]))
-                if len(results["node"]) == ROUNDS:
-                    before = resident(node.pid)
-                    results["flood"] = camera.run("scene/slots", flood_rate, int(flood_rate * options.flood))
-                    results["flood rate"], results["growth"] = flood_rate, resident(node.pid) - before
-    return results
+    node_arguments = ["--ros-args", "--log-level", "error", "-p", f"checkpoint:={checkpoint}", *options.node_arguments]
+    network: list[float] = []
+    turns: dict[str, list[Run]] = {topic: [] for topic in TOPICS}
+    # All three are there all the time, idle until it is their turn.
+    with (
+        process(*itself, "network", "--checkpoint", str(checkpoint), *size, **pipes) as alone,
+        process(*itself, "relay"),
+        process("-m", "monet_perception.nodes.decompose", *node_arguments) as node,
+    ):
+        call_network(alone, 20, options.rate)
+        for topic in TOPICS:
+            camera.run(topic, options.rate, 20)  # the first frames are slow
+        for _ in progress(range(options.rounds), "turns"):
+            network += call_network(alone, FRAMES, options.rate)
+            for topic in TOPICS:
+                turns[topic].append(camera.run(topic, options.rate, FRAMES))
+        loads, growth = {}, 0.0
+        for load in progress(LOADS, "loads"):
+            network += call_network(alone, FRAMES, options.rate)
+            rate, before = load / float(np.median(network)), resident(node.pid)
+            seconds = options.flood if load == LOADS[-1] else options.flood / 3
+            loads[load] = camera.run("scene/slots", rate, int(rate * seconds))
+            growth = resident(node.pid) - before
+    return Results(network, Run.joined(turns["relayed"]), Run.joined(turns["scene/slots"]), loads, growth)
 
 
-def joined(runs: Sequence[Run]) -> Run:
-    """The rounds of one thing together."""
-    return Run(
-        np.concatenate([run.sent for run in runs]),
-        np.concatenate([run.latency for run in runs]),
-        sum(run.published for run in runs),
-    )
+def progress(steps: Sequence[Any], name: str) -> Iterable[Any]:
+    """The steps, with a bar."""
+    from rich.progress import track
+
+    return track(steps, name)
 
 
-def verdicts(results: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
+def call_network(alone: subprocess.Popen[str], frames: int, rate: float) -> list[float]:
+    """Has the network's process decompose frames; seconds that each took."""
+    assert alone.stdin
+    assert alone.stdout
+    alone.stdin.write(f"{frames} {rate}\n")
+    alone.stdin.flush()
+    return list(json.loads(alone.stdout.readline()))
+
+
+def verdicts(results: Results) -> list[tuple[str, float, str, bool]]:
     """What issue 7 asks for: name, value, limit, whether it holds."""
-    network, node, flood = np.array(results["network"]), joined(results["node"]).latency, results["flood"]
+    network, node, flood = np.array(results.network), results.node.latency, results.loads[LOADS[-1]].latency
     median = np.median(network)
-    third = len(flood.latency) // 3
-    early, late = (float(np.median(part)) for part in (flood.latency[:third], flood.latency[-third:]))
+    third = len(flood) // 3
+    early, late = (float(np.median(part)) for part in (flood[:third], flood[-third:]))
     added = 1000 * (np.median(node) - median), 1000 * (np.percentile(node, 99) - np.percentile(network, 99))
-    ratio = float(np.median(flood.latency) / median)
+    ratio = float(np.median(flood) / median)
     return [
         ("node adds to the network, median (ms)", added[0], "<= 5", added[0] <= 5),
         ("node adds to the network, 99 % (ms)", added[1], "<= 15", added[1] <= 15),
         ("median latency at four times the rate / network", ratio, "< 2", ratio < 2),
         ("last third / first third of it", late / early, "< 1.2", late / early < 1.2),
-        ("memory growth during it (MB)", results["growth"], "< 20", results["growth"] < 20),
+        ("memory growth during it (MB)", results.growth, "< 20", results.growth < 20),
     ]
 
 
-def plot(results: dict[str, Any], path: Path) -> None:
-    """Distributions, and latency over time when fed too fast."""
+def plot(results: Results, title: str, path: Path) -> None:
+    """Latency over load."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    flood = results["flood"]
-    curves = {
-        "network alone": np.array(results["network"]),
-        "relay of the image": joined(results["relay"]).latency,
-        "node": joined(results["node"]).latency,
-        f"node, fed at {results['flood rate']:.0f} Hz": flood.latency,
-    }
-    for label, values in curves.items():
-        left.plot(1000 * np.sort(values), np.linspace(0, 100, len(values)), label=label)
-    left.set(xlabel="latency (ms)", ylabel="frames answered faster (%)", xscale="log", title="image stamp to slots")
-    left.legend()
-    left.grid(alpha=0.3)
-    right.plot(flood.sent, 1000 * flood.latency, ".", markersize=2)
-    right.axhline(2000 * float(np.median(results["network"])), color="grey", linestyle="--", label="twice the network")
-    right.set(xlabel="time (s)", ylabel="latency (ms)", title=f"fed at {results['flood rate']:.0f} Hz")
-    right.set_ylim(bottom=0)
-    right.legend()
-    right.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
+    figure, axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
+    loads = list(results.loads)
+    median, high = (
+        [1000 * float(np.percentile(run.latency, share)) for run in results.loads.values()] for share in (50, 99)
+    )
+    network = 1000 * float(np.median(results.network))
+    axis.plot(loads, high, "o-", color="tab:orange", label="node, 99th percentile")
+    axis.plot(loads, median, "o-", color="tab:blue", label="node, median")
+    axis.axhline(2 * network, color="grey", linestyle=":", label="twice the network's time")
+    axis.axhline(network, color="grey", linestyle="--", label=f"the network alone, median ({network:.0f} ms)")
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log", base=2)
+    axis.set_xticks(loads, [f"{load:g}" for load in loads])
+    ticks = [network / 2, network, 2 * network, 4 * network, 8 * network]
+    axis.set_yticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    axis.set_ylim(network / 2, max(8 * network, 1.1 * max(high)))
+    axis.set(
+        xlabel="images a second, in multiples of the network's rate", ylabel="image stamp to slots (ms)", title=title
+    )
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=100)
 
 
-def report(results: dict[str, Any], options: argparse.Namespace) -> bool:
+def report(results: Results, options: argparse.Namespace) -> bool:
     """Prints tables and writes files; whether all limits hold."""
     from rich.console import Console
     from rich.table import Table
 
-    runs = {"relay": joined(results["relay"]), "node": joined(results["node"]), "flood": results["flood"]}
-    bare = np.array(results["network"])
-    summaries = {"network": Run(bare, bare, len(bare)).summary(), **{name: run.summary() for name, run in runs.items()}}
-    table = Table(title=f"{options.width}x{options.height}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    bare = np.array(results.network)
+    runs = {"network": Run(bare, bare, len(bare)), "relay": results.relay, "node": results.node}
+    runs |= {f"node, load {load:g}": run for load, run in results.loads.items()}
+    summaries = {name: run.summary() for name, run in runs.items()}
+    title = f"{options.width}x{options.height}, {os.cpu_count()} cores"
+    table = Table(title=f"{title}, load {os.getloadavg()[0]:.1f}")
     for column in ("", *summaries["node"]):
         table.add_column(column, justify="right")
     for name, summary in summaries.items():
@@ -306,14 +356,14 @@ def report(results: dict[str, Any], options: argparse.Namespace) -> bool:
         limits.add_row(name, f"{value:.2f}", limit, "yes" if holds else "NO")
     console = Console()
     console.print(table, limits)
-    options.output.mkdir(parents=True, exist_ok=True)
-    plot(results, options.output / "latency.png")
+    options.out.mkdir(parents=True, exist_ok=True)
+    plot(results, f"decompose, {title}", options.out / "latency_over_load.png")
     content = {
         "summaries": summaries,
         "limits": [{"name": name, "value": float(value), "limit": limit} for name, value, limit, _ in found],
     }
-    (options.output / "latency.json").write_text(json.dumps(content, indent=2))
-    console.print(f"wrote {options.output / 'latency.png'} and latency.json")
+    (options.out / "latency.json").write_text(json.dumps(content, indent=2))
+    console.print(f"wrote {options.out / 'latency_over_load.png'} and latency.json")
     return all(holds for *_, holds in found)
 
 
@@ -323,11 +373,18 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--rate", type=float, default=10.0, help="images a second (%(default)s)")
-    parser.add_argument("--frames", type=int, default=150, help="of each of the three rounds (%(default)s)")
-    parser.add_argument("--flood", type=float, default=20.0, help="seconds fed at four times the rate (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=12, help=f"turns of {FRAMES} frames for each (%(default)s)")
+    parser.add_argument(
+        "--flood",
+        type=float,
+        default=20.0,
+        help="seconds at four times the rate; a third of it at others (%(default)s)",
+    )
     parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
+    parser.add_argument("--slots", type=int, help="a network with random weights and so many slots instead")
+    parser.add_argument("--size", type=int, help="a network with random weights and masks of this side instead")
     parser.add_argument("--profile", default=str(PROFILE), help="Fast DDS profile, or 'none' (the shipped one)")
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
     parser.add_argument("--as", dest="role", choices=["relay", "network"], help=argparse.SUPPRESS)
     parser.add_argument("node_arguments", nargs="*", help="more for the node, after --: -- -p quantised:=true")
     options = parser.parse_args()
