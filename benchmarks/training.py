@@ -1,13 +1,16 @@
-"""Images per second of train.fit against a bare loop, and of MONet against MONet-RN50*.
+"""Images per second of train.fit against a bare loop, and of MONet against MONet-RN50*; what recipes would cost.
 
   python -m benchmarks.training                         both, on a GPU where there is one
   python -m benchmarks.training --preset monet_rn50_star --steps 20 --rounds 5
+  python -m benchmarks.training --recipes config/train/rooms_*_cpu.yaml --steps 12      hours that they would take
 
 The first compares `python -m train.fit` (Lightning, logging, monitors; validation aside) with a hand-written loop
 around the same network, store, batch and precision; the two take turns in one process. At least 95 % is wanted. On a
 CPU the ratio of processor time is given too: on a machine that others use it is the steadier of the two.
 The second times training steps at the thesis's setting (64 x 64, K = 7 and 18), also by turns. Ratios only: absolute
 times on a shared machine say little.
+For recipes the processor time of a few steps of `train.fit` is multiplied by the recipe's steps; validation comes on
+top, and pre-trained weights are left out.
 """
 
 import argparse
@@ -25,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from lightning.pytorch import Callback
 
 from monet_perception.networks import PRESETS, Monet, monet_loss
@@ -72,13 +76,13 @@ class ClockSteps(Callback):
             self.clock.stop()
 
 
-def random_store(path: Path, count: int) -> Path:
+def random_store(path: Path, count: int, size: int = 64) -> Path:
     """A store of noise: what is in an image does not change the time that it takes."""
     rng = np.random.default_rng(0)
-    with StoreWriter(path, dataset="noise", split="train", source="benchmark", licence="CC0-1.0", height=64, width=64,
-                     count=count, labels=True) as writer:  # fmt: skip
-        images = rng.integers(0, 256, (count, 64, 64, 3), np.uint8)
-        writer.write(0, images=images, labels=np.ones((count, 64, 64), np.uint8))
+    with StoreWriter(path, dataset="noise", split="train", source="benchmark", licence="CC0-1.0", height=size,
+                     width=size, count=count, labels=True) as writer:  # fmt: skip
+        images = rng.integers(0, 256, (count, size, size, 3), np.uint8)
+        writer.write(0, images=images, labels=np.ones((count, size, size), np.uint8))
     return path
 
 
@@ -124,6 +128,29 @@ def forever(data: SceneData) -> Iterator[Any]:
         yield from data.train_dataloader()
 
 
+def time_recipe(recipe: Path, steps: int) -> dict[str, Any]:
+    """What a step of a recipe costs, and how long all of its steps would take this processor alone."""
+    settings = yaml.safe_load(recipe.read_text())
+    size, batch_size = settings["model"].get("network", {}).get("image_size", 64), settings["data"]["batch_size"]
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        store = random_store(Path(folder) / "noise", 2 * batch_size, size)
+        args = [f"--config={recipe}", f"--data.store={store}", "--data.val_store=null", "--data.val_fraction=0"]
+        args += ["--model.pretrained=null", f"--trainer.max_steps={WARM_UP_STEPS + steps}", f"--run={folder}/run"]
+        with contextlib.redirect_stderr(io.StringIO()):
+            cli = make_cli([*args, "--trainer.limit_val_batches=0", "--checkpoint_steps=1000000"])
+            cli.trainer.callbacks.append(ClockSteps(clock))
+            cli.trainer.fit(cli.model, cli.datamodule)
+    whole = settings["trainer"]["max_steps"]
+    return {
+        "recipe": recipe.stem,
+        "images": whole * batch_size,
+        "seconds_per_step": clock.wall / steps,
+        "processor_seconds_per_step": clock.processor / steps,
+        "processor_hours": clock.processor / steps * whole / 3600,
+    }
+
+
 def compare_loops(preset: str, batch_size: int, steps: int, rounds: int) -> dict[str, Any]:
     """Both by turns; each ratio is the median of the rounds' ratios."""
     fit: list[Clock] = []
@@ -166,7 +193,12 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=200 if on_gpu else 10, help="timed steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=("loops", "networks"), help="one of the two comparisons")
+    parser.add_argument("--recipes", nargs="+", type=Path, help="only what these would cost; of train.fit")
     options = parser.parse_args(args)
+    if options.recipes:
+        for recipe in options.recipes:
+            print(json.dumps(time_recipe(recipe, options.steps)), flush=True)
+        return
     if options.only != "networks":
         result = compare_loops(options.preset, options.batch_size, options.steps, options.rounds)
         print(json.dumps(result))

@@ -49,27 +49,26 @@ def table(checkpoints: list[Path], store: Path, folder: Path, layout: str) -> tu
 
 
 def test_one_command_makes_table_5_2_of_runs(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
-    chosen = [runs[name] for name in ("monet", "star_0", "star_1", "star_pretrained")]
-    rows, scores = table(chosen, store, tmp_path, "5.2")
+    rows, scores = table(list(runs.values()), store, tmp_path, "5.2")
     networks = {row[0]: row[1] for row in rows if len(row) == 5}
     assert networks["MONet"] == "1"
     assert networks["MONet-RN18\\*"] == "2", "seeds of one model share a row"
-    assert networks["MONet-RN18\\*, pre-trained"] == "1"
+    assert networks["MONet-RN18\\*, pre-trained"] == networks["MONet-RN18\\*, default initialisation"] == "1"
     assert "*MONet-RN50\\* (thesis)*" in networks
 
     trained = [row for row in rows if len(row) == 7 and "safetensors" in row[0]]
-    assert [row[3] for row in trained] == ["0", "0", "1", "0"]
+    assert [row[3] for row in trained] == ["0", "1", "0", "0", "0"]
     assert {row[4] for row in trained} == {str(STEPS * BATCH_SIZE)}
     assert all(float(row[5]) >= 0 for row in trained)
-    assert trained[3][2] == str(runs["star_0"])
+    assert [row[2] for row in trained] == ["scratch"] * 4 + [str(runs["star_0"])]
     assert scores["networks"][2]["training"]["images"] == STEPS * BATCH_SIZE
 
 
 def test_one_command_makes_table_5_1_of_runs(runs: dict[str, Path], store: Path, tmp_path: Path) -> None:
-    rows, _ = table([runs["star_0"], runs["star_1"], runs["star_default"]], store, tmp_path, "5.1")
+    rows, _ = table(list(runs.values()), store, tmp_path, "5.1")
     networks = {(row[0], row[1]): row[2] for row in rows if len(row) == 6}
     assert networks["MONet-RN18\\*", "Kaiming"] == "2"
-    assert networks["MONet-RN18\\*", "Default"] == "1"
+    assert networks["MONet-RN18\\*", "Default"] == networks["MONet-RN18\\*, pre-trained", "Kaiming"] == "1"
 
 
 def test_command_in_the_table_trains_the_network_anew(runs: dict[str, Path], tmp_path: Path) -> None:

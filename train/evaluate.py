@@ -50,9 +50,8 @@ EXAMPLES = """examples:
   python -m train.evaluate "MONet/Kaiming=a.safetensors" "MONet/Default=b.safetensors" --store data/val --table 5.1
 
 Checkpoints of the same structure (or given the same NAME=) count as seeds of one model: mean and standard deviation.
-Where their runs' folders tell, a pre-trained attention makes another model, and for table 5.1 the initialisation does;
-the Markdown then ends with how each network was trained. One network alone comes with a 95 % bootstrap interval over
-the images."""
+Where the folders of their runs tell, a pre-trained attention or another initialisation makes another model, and the
+Markdown ends with how each network was trained. One network alone comes with a 95 % bootstrap interval over images."""
 
 
 @dataclass(frozen=True)
@@ -160,13 +159,15 @@ def model_name(config: MonetConfig) -> str:
 
 
 def name_by_run(config: MonetConfig, training: Training | None, layout: str) -> str:
-    """`model_name`, told apart by what the table compares: the initialisation in 5.1, and pre-training from none."""
+    """`model_name`, told apart by pre-training and initialisation (in a column of its own in table 5.1)."""
     name = model_name(config)
     if training is None:
         return name
+    if training.pretrained is not None:
+        name += ", pre-trained"
     if layout == "5.1":
         return f"{name}/{training.initialisation.capitalize()}"
-    return name if training.pretrained is None else f"{name}, pre-trained"
+    return name if training.initialisation == "kaiming" else f"{name}, {training.initialisation} initialisation"
 
 
 def summarise(evaluations: Sequence[Evaluation], resamples: int, seed: int) -> report.Row:
