@@ -1,7 +1,6 @@
 """What Lightning trains before MONet: the attention network on instance masks, or its encoder on classes of pixels."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +11,12 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.files import replacing
 from monet_perception.networks import ConfigError, Monet, load_pretrained
 from monet_perception.networks.segmentation import SegmentationAttention
 from train.assignment import instance_targets, match_slots, matched_loss, matching_cost
-from train.augmentation import Augmentation, AugmentationOptions
 from train.data.manifest import Manifest, StoreError
 from train.data.store import Store
 from train.metrics import SegmentationMetrics
@@ -28,7 +25,6 @@ from train.task import Batch, ValidationOutput, network_config, unit_images
 from train.validation import NamedMeans, collect, first_visits, has_labels, scene_data
 
 DEFAULT_OPTIMISER = OptimiserOptions(name="adam", attention_lr=3e-4, schedule="cosine")
-NO_AUGMENTATION = AugmentationOptions()
 
 
 class SupervisedTask(LightningModule):
@@ -82,9 +78,6 @@ class MaskTask(SupervisedTask):
             "own", in their order.
         object_weight: Pixels that each object counts in the loss beside its own, so that small objects are learnt too.
         dice_weight: Weight of the Dice loss beside the cross entropy where masks are matched to slots.
-        augmentation: Random changes of the training images.
-        ema_decay: Decay of the moving average of the weights that is validated and saved in place of the weights
-            themselves; 0: the weights themselves. The average is shorter in the first steps (see `ema_factor`).
         pretrained: Where to start: "imagenet", "coco" or a file, as in train.fit. Left out: from scratch.
         optimiser: How the weights are moved; only `attention_lr` counts.
     """
@@ -96,8 +89,6 @@ class MaskTask(SupervisedTask):
         background: Literal["one", "own"] = "one",
         object_weight: float = 0.0,
         dice_weight: float = 0.0,
-        augmentation: AugmentationOptions = NO_AUGMENTATION,
-        ema_decay: float = 0.0,
         pretrained: Literal["imagenet", "coco"] | Path | None = None,
         optimiser: OptimiserOptions = DEFAULT_OPTIMISER,
     ) -> None:
@@ -105,43 +96,32 @@ class MaskTask(SupervisedTask):
         for name, value in {"object_weight": object_weight, "dice_weight": dice_weight}.items():
             if value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
-        if not 0 <= ema_decay < 1:
-            raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
         self.one_background = background == "one"
         self.object_weight = object_weight
         self.dice_weight = dice_weight
-        self.augmentation = Augmentation(augmentation)
-        self.ema_decay = ema_decay
-        self.average: AveragedModel | None = None  # from `setup` on, where there is one
         self.means = NamedMeans(("total",))
         self.scores = SegmentationMetrics(background=1)  # of the validation store, from `setup` on
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        for background in (self.background_labels, self.val_background_labels):
+        counts = {self.background_labels, self.val_background_labels}
+        if len(counts) > 1 and not self.one_background:
+            raise StoreError(f"slots of their own (background: own) need stores with as many backgrounds, not {counts}")
+        for background in counts:
             fixed = self._fixed_slots(background)
             if fixed >= self.config.slots:
                 raise ConfigError(f"{self.config.slots} slots leave none for objects beside {fixed} backgrounds")
         self.scores = SegmentationMetrics(background=self.val_background_labels).to(self.device)
-        if self.ema_decay > 0 and self.average is None:
-            self.average = averaged(self.network.attention, self.ema_decay)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        # here and not where batches are loaded: from here on random numbers depend on the step alone (StepSeed)
-        images, labels = self.augmentation(batch["images"], batch["labels"])
-        log_masks = self.network.attention(unit_images(images))
-        loss = self._loss(log_masks, labels, self.background_labels).mean()
+        log_masks = self.network.attention(unit_images(batch["images"]))
+        loss = self._loss(log_masks, batch["labels"], self.background_labels).mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        if self.average is not None:  # not in on_train_batch_end, which comes after the step's checkpoint is saved
-            self.average.update_parameters(self.network.attention)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> ValidationOutput:
         images = unit_images(batch["images"])
-        log_masks = self._attention(images)
+        log_masks = self.network.attention(images)
         new = first_visits(self.trainer, batch_idx, len(images))
         self.means.update(total=self._loss(log_masks, batch["labels"], self.val_background_labels)[:new])
         no_error = torch.zeros(new, device=images.device)  # nothing is reconstructed
@@ -155,14 +135,7 @@ class MaskTask(SupervisedTask):
 
     def export(self, path: Path, dataset: str, steps: int, metrics: Mapping[str, float]) -> None:
         """Writes a whole network, its component VAE untrained, so that train.evaluate can judge the masks."""
-        network = deepcopy(self.network)
-        network.attention.load_state_dict(self._attention.state_dict())
-        save_checkpoint(path, network, dataset=f"{dataset} (instance masks)", steps=steps, metrics=metrics)
-
-    @property
-    def _attention(self) -> nn.Module:
-        """The attention network that is validated and saved."""
-        return self.network.attention if self.average is None else self.average.module
+        save_checkpoint(path, self.network, dataset=f"{dataset} (instance masks)", steps=steps, metrics=metrics)
 
     def _fixed_slots(self, background_labels: int) -> int:
         return 1 if self.one_background else background_labels
@@ -173,28 +146,6 @@ class MaskTask(SupervisedTask):
         cost, area = matching_cost(log_masks, targets, self.dice_weight)
         matched = match_slots(cost, area > 0, fixed)
         return matched_loss(log_masks, targets, matched, area, fixed, self.object_weight)
-
-
-def ema_factor(decay: float, updates: Tensor) -> Tensor:
-    """The share that an exponential moving average keeps after so many updates: `decay` in the end, at first less.
-
-    The start (1 + n) / (10 + n) lets go of the initial weights within tens of steps, where `decay` alone would hold
-    37 % of them after 1 / (1 - decay) (as in TensorFlow's ExponentialMovingAverage).
-    """
-    return torch.clamp((1 + updates) / (10 + updates), max=decay)
-
-
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network whose weights and running statistics follow the original's, see `ema_factor`."""
-
-    def average(kept: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
-        if not kept.is_floating_point():  # a counter
-            return new
-        return torch.lerp(new, kept, ema_factor(decay, torch.as_tensor(updates)).to(kept))
-
-    model = AveragedModel(network, avg_fn=average, use_buffers=True)
-    model.requires_grad_(False)
-    return model
 
 
 class ClassTask(SupervisedTask):
