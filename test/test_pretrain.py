@@ -247,10 +247,6 @@ def test_error_names_its_cause(
         "walls": {"background": 4},
         "wall": {"background": 2},
     }
-        "unlabelled": {"labels": False},
-        "walls": {"background": 4},
-        "wall": {"background": 2},
-    }
     for name, value in changes.items():
         if value in special:
             changes = {**changes, name: write_squares(tmp_path / "store", count=20, **special[value])}
