@@ -20,7 +20,7 @@ class Training:
 
     Attributes:
         steps: optimiser steps.
-        images: images seen, those seen twice counted twice.
+        images: images seen, those seen twice counted twice; too few where `devices: auto` found several GPUs.
         minutes: spent training and validating up to the last validation at or before the checkpoint; None without one.
         seed: of the run.
         initialisation: of what was not pre-trained, `kaiming` or `default`.
@@ -64,7 +64,7 @@ def read_training(checkpoint: Path, steps: int) -> Training | None:
 
 
 def _processes(config: dict[str, Any]) -> int:
-    """How many processes shared the run; `auto` is taken for one, as on a machine with one GPU or none."""
+    """How many processes shared the run; `auto` is taken for one, as the run's folder doesn't tell what it found."""
     devices = config["trainer"]["devices"]
     if isinstance(devices, list):
         devices = len(devices)
