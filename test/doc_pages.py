@@ -24,7 +24,7 @@ class Block:
     Attributes:
         page: the file.
         line: of its opening fence, from 1.
-        language: `bash` or `python`.
+        language: `bash`, `python` or `yaml`.
         text: what is in it.
         not_run: why a test can't run it, from a comment right before it; empty: it is run.
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
+import yaml
 from doc_pages import PAGES, ROOT, Block, anchors, blocks, inline, languages
 from monet_perception_msgs.msg import Slot, SlotArray
 from rclpy.context import Context
@@ -43,7 +44,15 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_blocks_are_of_languages_that_are_tested():
-    assert languages() == {"bash", "python"}
+    assert languages() == {"bash", "python", "yaml"}
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_yaml_block_is_a_slot_array(block: Block):
+    shown = yaml.safe_load(block.text)
+    assert set(shown) == set(SlotArray.get_fields_and_field_types())
+    for slot in shown["slots"]:
+        assert set(slot) == set(Slot.get_fields_and_field_types())
 
 
 # Python
