@@ -42,6 +42,11 @@ STAMP = slice(4, 12)
 """Where a serialised message that begins with a header has its stamp: after the four bytes that name the encoding."""
 
 
+def milliseconds(seconds: Sequence[float] | np.ndarray, share: float) -> float:
+    """A percentile in milliseconds; NaN of nothing, where every image got lost."""
+    return 1000 * float(np.percentile(seconds, share)) if len(seconds) else float("nan")
+
+
 @dataclass
 class Run:
     """Latencies of one stretch of frames; `sent` and `latency` in seconds, one entry for each answer."""
@@ -61,7 +66,7 @@ class Run:
 
     def summary(self) -> dict[str, float]:
         """Percentiles in milliseconds."""
-        median, high = np.percentile(self.latency, [50, 99]) * 1000 if len(self.latency) else (np.nan, np.nan)
+        median, high = milliseconds(self.latency, 50), milliseconds(self.latency, 99)
         return {"frames": self.published, "answers": len(self.latency), "median (ms)": median, "99 % (ms)": high}
 
 
@@ -227,12 +232,14 @@ class Results:
         return np.concatenate(self.network)
 
     def added(self) -> float:
-        """Seconds that the node adds to the network: the median over the turns of the difference of their medians.
+        """Milliseconds that the node adds to the network: the median over the turns of the difference of their medians.
 
         The machine is now faster, now slower, for longer than a turn: the medians of all turns together differ by that.
         """
         pairs = zip(self.node, self.network, strict=True)
-        return float(np.median([np.median(node.latency) - np.median(network) for node, network in pairs]))
+        return float(
+            np.nanmedian([milliseconds(node.latency, 50) - milliseconds(network, 50) for node, network in pairs])
+        )
 
 
 def checkpoint_for_timing(folder: Path, slots: int | None = None, size: int | None = None) -> Path:
@@ -301,9 +308,9 @@ def verdicts(results: Results) -> list[tuple[str, float, str, bool]]:
     """What issue 7 asks for: name, value, limit, whether it holds."""
     network, node, flood = results.alone(), Run.joined(results.node).latency, results.loads[LOADS[-1]].latency
     third = len(flood) // 3
-    early, late = (float(np.median(part)) for part in (flood[:third], flood[-third:]))
-    added = 1000 * results.added(), 1000 * float(np.percentile(node, 99) - np.percentile(network, 99))
-    ratio = float(np.median(flood) / np.median(network))
+    early, late = (milliseconds(part, 50) for part in (flood[:third], flood[-third:]))
+    added = results.added(), milliseconds(node, 99) - milliseconds(network, 99)
+    ratio = milliseconds(flood, 50) / milliseconds(network, 50)
     return [
         ("node adds to the network, median (ms)", added[0], "<= 5", added[0] <= 5),
         ("node adds to the network, 99 % (ms)", added[1], "<= 15", added[1] <= 15),
@@ -322,10 +329,9 @@ def plot(results: Results, title: str, path: Path) -> None:
 
     figure, axis = plt.subplots(figsize=(6.4, 4), layout="constrained")
     loads = list(results.loads)
-    median, high = (
-        [1000 * float(np.percentile(run.latency, share)) for run in results.loads.values()] for share in (50, 99)
-    )
-    network = 1000 * float(np.median(results.alone()))
+    summaries = [run.summary() for run in results.loads.values()]
+    median, high = ([summary[name] for summary in summaries] for name in ("median (ms)", "99 % (ms)"))
+    network = milliseconds(results.alone(), 50)
     axis.plot(loads, high, "o-", color="tab:orange", label="node, 99th percentile")
     axis.plot(loads, median, "o-", color="tab:blue", label="node, median")
     axis.axhline(2 * network, color="grey", linestyle=":", label="twice the network's time")
@@ -335,7 +341,7 @@ def plot(results: Results, title: str, path: Path) -> None:
     axis.set_xticks(loads, [f"{load:g}" for load in loads])
     ticks = [network / 2, network, 2 * network, 4 * network, 8 * network]
     axis.set_yticks(ticks, [f"{tick:.0f}" for tick in ticks])
-    axis.set_ylim(network / 2, max(8 * network, 1.1 * max(high)))
+    axis.set_ylim(network / 2, np.nanmax([8 * network, *(1.1 * value for value in high)]))
     axis.set(
         xlabel="images a second, in multiples of the network's rate", ylabel="image stamp to slots (ms)", title=title
     )
@@ -372,9 +378,9 @@ def report(results: Results, options: argparse.Namespace) -> bool:
     content = {
         "summaries": summaries,
         "turns, median (ms)": {
-            "network": [1000 * float(np.median(turn)) for turn in results.network],
-            "relay": [1000 * float(np.median(turn.latency)) for turn in results.relay],
-            "node": [1000 * float(np.median(turn.latency)) for turn in results.node],
+            "network": [milliseconds(turn, 50) for turn in results.network],
+            "relay": [milliseconds(turn.latency, 50) for turn in results.relay],
+            "node": [milliseconds(turn.latency, 50) for turn in results.node],
         },
         "limits": [{"name": name, "value": float(value), "limit": limit} for name, value, limit, _ in found],
     }
