@@ -3,7 +3,8 @@ with the shipped layout, in a headless Chromium.
 
     python docs/images/viewer.py lichtblick/web/.webpack scene.mcap --seconds 9
 
-The first argument is Lichtblick's web application as its `yarn web:build:prod` leaves it.
+The first argument is Lichtblick's web application as its `yarn web:build:prod` leaves it. The picture in the docs was
+brought to 256 colours: `convert foxglove.png -dither None -colors 256 foxglove.png`.
 """
 
 import argparse
