@@ -23,7 +23,7 @@ TOPICS = "/camera/image", "/scene/overlay", "/scene/labels", "/scene/error", "/s
 TOPIC_PROPERTY = {"rviz/Image": "Image Topic", "rviz/MarkerArray": "Marker Topic"}
 SCREEN = "1460x1060"
 WINDOW = "1400x1000+60+60"
-SMALL = "-resize", "75%", "-dither", "None", "-colors", "256"
+SMALL = "-resize", "75%", "-dither", "None", "-colors", "256", "-depth", "8"
 ROS_1 = {
     "ROS_MASTER_URI": "http://localhost:11399",
     "ROS_HOSTNAME": "localhost",
