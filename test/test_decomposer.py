@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import openvino
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,7 +15,6 @@ from torch import nn
 
 from monet_perception.backends import graphs
 from monet_perception.backends.graphs import GraphError, export_graph, graph_name, shipped_configs
-from monet_perception.backends.openvino_backend import OpenVinoError, resolve_cpu_precision
 from monet_perception.backends.quantisation import SubPixel
 from monet_perception.backends.quantisation import main as quantise
 from monet_perception.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -78,7 +76,7 @@ def test_a_cpu_runs_onnx_runtime_from_the_shipped_graphs(decomposer: Decomposer)
     assert (decomposer.backend, decomposer.device, decomposer.precision) == ("onnx", "cpu", "fp32")
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino", "torch"])
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
 def test_it_gives_what_the_network_gives(checkpoint: Path, backend) -> None:
     images = frames(2, SIZE, SIZE)
     monet, info = load_checkpoint(checkpoint)
@@ -107,7 +105,7 @@ def test_it_gives_what_the_network_gives(checkpoint: Path, backend) -> None:
     np.testing.assert_allclose(scene.reconstruction(), mixture, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["onnx", "openvino", "torch"])
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
 def test_sharp_masks_stay_finite(checkpoint: Path, tmp_path: Path, backend) -> None:
     monet, _ = load_checkpoint(checkpoint)
     with torch.no_grad():
@@ -162,30 +160,19 @@ def test_frames_of_every_shape(decomposer: Decomposer, height: int, width: int, 
     decomposer.crop = "centre"
 
 
-def test_openvino_takes_the_cpus_own_precision(checkpoint: Path, decomposer: Decomposer) -> None:
-    with Decomposer(checkpoint, device="cpu", backend="openvino") as quick:
-        assert quick.backend == "openvino"
-        assert quick.precision == resolve_cpu_precision("auto")
-        for count in (1, 3, 2, 1):  # the first size has a network of its own, others share one
-            scene = quick(frames(count, SIZE, SIZE), reconstruct=True)
-            assert_close(scene, decomposer(frames(count, SIZE, SIZE), reconstruct=True), 0.05)
-            np.testing.assert_allclose(scene.masks.sum(axis=1), 1.0, atol=1e-5)
-
-
-def test_openvino_runs_the_recurrent_attention(tmp_path: Path, cache: Path) -> None:
-    path = save(tmp_path / "tiny.safetensors", TINY)
-    image = frames(16, 16)
-    with Decomposer(path, device="cpu", backend="openvino", precision="fp32") as quick:
-        assert_close(quick(image, reconstruct=True), Decomposer(path, backend="torch")(image, reconstruct=True))
-
-
-def test_openvino_missing_or_without_the_precision_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "FP16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        with pytest.raises(OpenVinoError, match=r"does not compute in fp16, only in fp32.*choose precision auto"):
-            Decomposer(checkpoint, backend="openvino", precision="fp16")
-    monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
-    with pytest.raises(OpenVinoError, match="pip install openvino"):
-        Decomposer(checkpoint, backend="openvino")
+def test_openvino_backend() -> None:
+    """In a process of its own: after a DataLoader has forked workers, OpenVINO's threads crash the parent."""
+    program = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        Path(__file__).with_name("on_openvino.py"),
+    ]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_batch_is_its_frames_one_by_one(decomposer: Decomposer) -> None:
@@ -275,7 +262,6 @@ def test_a_gpu_that_is_not_there_is_named_with_the_remedy(checkpoint: Path, devi
         ({"device": "cpu", "precision": "bf16", "backend": "onnx"}, "backend onnx runs on a CPU in precision fp32"),
         ({"device": "cpu", "precision": "bf16", "quantised": True}, "quantised runs on a CPU in precision fp32"),
         ({"device": "cpu", "backend": "torch", "quantised": True}, "not torch"),
-        ({"device": "cpu", "backend": "openvino", "precision": "fp8"}, "precision 'fp8'"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(checkpoint: Path, options, cause: str) -> None:
@@ -379,12 +365,8 @@ def test_quantised_masks_stay_near(checkpoint: Path, tmp_path: Path, cache: Path
     with Decomposer(path, device="cpu", threads=1, quantised=True) as quick:
         assert (quick.backend, quick.precision) == ("onnx", "int8")
         scene, reference = quick(images[16:]), decomposer(images[16:])
-    with Decomposer(path, backend="openvino", threads=1, quantised=True) as quick:
-        assert (quick.backend, quick.precision) == ("openvino", "int8")
-        other = quick(images[16:])
-    for masks in (scene.masks, other.masks):
-        assert np.abs(masks - reference.masks).max() < 0.05
-        np.testing.assert_allclose(masks.sum(axis=1), 1.0, atol=1e-5)
+    assert np.abs(scene.masks - reference.masks).max() < 0.05
+    np.testing.assert_allclose(scene.masks.sum(axis=1), 1.0, atol=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

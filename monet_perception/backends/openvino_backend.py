@@ -42,6 +42,8 @@ def resolve_cpu_precision(name: str) -> str:
 class OpenVinoBackend:
     """Frames to slots and latents to pixels on a CPU. Not to be called from two threads at once.
 
+    Not for processes that fork, such as those whose DataLoader has workers: OpenVINO 2026.4 then crashes the parent.
+
     Args:
         monet: what is run; its decoder only, where there is a quantised encoder.
         precision: `fp32`, `bf16` or `fp16`, one that this CPU has (`resolve_cpu_precision`); inputs and outputs are
