@@ -14,6 +14,10 @@ in use. All lie in [0, 1]; overlap and distance count against limits of their ow
 cost below zero is something new. Where something was says a lot a tenth of a second later and little after a second:
 trust in the overlap fades with the track's age, so that an object re-enters by its latent.
 
+Where two objects pass each other the network may swap their slots, and each slot then holds parts of both for some
+frames. A pixel that another object remembers more firmly is therefore taken over slowly and given up slowly
+(`contest`): the id goes to the slot with most of the object that the id stands for, and not to wherever its slot goes.
+
 What is new has to last before it gets a track id, as is usual where detections are noisy (SORT, Bewley et al. 2016):
 `min_sightings` frames. A new slot that lies on the pixels of an object known already is a fragment of it: that
 object's track remembers the pixels of both, so that its id goes to whichever holds more of the object, and the other
@@ -23,6 +27,7 @@ has none. Only a fragment that lasts for `fragment_time` becomes an object of it
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,6 +180,8 @@ class Tracker:
         overlap_memory: seconds after which trust in the overlap has fallen to 37 %.
         mask_memory: seconds over which a track's mask is averaged: long enough for an object to change slots, short
             enough for it to move.
+        contest: how much a pixel resists a change of owner between two objects, in [0, 1]: 0 not at all, at 1 it never
+            changes.
         fragment_share: share of a new slot's mask that has to lie on an object's pixels to make it a fragment of that
             object, in [0, 1].
         fragment_time: seconds after which a fragment becomes an object of its own.
@@ -198,7 +205,8 @@ class Tracker:
         max_distance: float = 0.45,
         overlap_weight: float = 0.7,
         overlap_memory: float = 1.0,
-        mask_memory: float = 0.2,
+        mask_memory: float = 0.3,
+        contest: float = 0.85,
         fragment_share: float = 0.3,
         fragment_time: float = 1.5,
         latent_drift: float = 0.3,
@@ -225,6 +233,7 @@ class Tracker:
             ("min_overlap", min_overlap),
             ("max_distance", max_distance),
             ("overlap_weight", overlap_weight),
+            ("contest", contest),
             ("fragment_share", fragment_share),
         ):
             if not 0 <= value <= 1:
@@ -241,6 +250,7 @@ class Tracker:
         self.overlap_weight = overlap_weight
         self.overlap_memory = overlap_memory
         self.mask_memory = mask_memory
+        self.contest = contest
         self.fragment_share = fragment_share
         self.fragment_time = fragment_time
         self.latent_drift = latent_drift
@@ -285,7 +295,8 @@ class Tracker:
         hosts = [(track, track.mask) for track in known.values() if not track.background]
         renewal = 1.0 - math.exp(-(stamp - self._stamp) / self.mask_memory)
         for slot, track in known.items():
-            self._continue(track, slot, frame)
+            rivals = [mask for host, mask in hosts if host is not track]
+            self._continue(track, slot, frame, rivals)
         seen = dict(known)
         for slot in rest:
             seen[slot] = track = tentative.get(slot) or self._birth(slot, frame)
@@ -371,17 +382,30 @@ class Tracker:
             track.track_id = self._next_id
             self._next_id += 1
 
-    def _continue(self, track: Track, slot: int, frame: _Frame) -> None:
+    def _continue(self, track: Track, slot: int, frame: _Frame, rivals: Sequence[NDArray[np.float32]] = ()) -> None:
         passed = frame.stamp - track.last_seen
         renewal = 1.0 - math.exp(-passed / self.latent_memory)
         track.latent_mean = track.latent_mean + renewal * (frame.mean[slot] - track.latent_mean)
         track.latent_log_sigma = track.latent_log_sigma + renewal * (frame.log_sigma[slot] - track.latent_log_sigma)
-        renewal = 1.0 - math.exp(-passed / self.mask_memory)
-        track.mask = track.mask + np.float32(renewal) * (frame.owned[slot] - track.mask)
+        track.mask = self._renewed(track, slot, frame, rivals)
         track.background = bool(frame.background[slot])
         track.last_seen = frame.stamp
         track.sightings += 1
         track.missed_since = None
+
+    def _renewed(
+        self, track: Track, slot: int, frame: _Frame, rivals: Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """The pixels that a track remembers, [H, W], after its slot's; `rivals` are those of other objects, before."""
+        owned = frame.owned[slot]
+        renewal = np.float32(1.0 - math.exp(-(frame.stamp - track.last_seen) / self.mask_memory))
+        if not rivals or frame.background[slot]:
+            return track.mask + renewal * (owned - track.mask)
+        rival = np.max(rivals, axis=0)
+        taken = owned * (1.0 - np.float32(self.contest) * np.clip(rival - track.mask, 0.0, 1.0))
+        others = frame.owned[~frame.background].sum(axis=0) - owned
+        lost = (others > 0.5) & (track.mask > rival)
+        return track.mask + renewal * np.where(lost, np.float32(1.0 - self.contest), 1.0) * (taken - track.mask)
 
     def _birth(self, slot: int, frame: _Frame) -> Track:
         # Copies: a view would keep the whole batch of masks alive, and follow what the caller writes into it.

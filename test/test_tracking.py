@@ -1,5 +1,7 @@
 """Identity over time: what a track id promises."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,10 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
+from monet_perception.decomposer import Decomposer
+from monet_perception.nodes.camera import DEMO_CLIP
+from monet_perception.recording import label_masks, read_frames
 from monet_perception.slots import mask_ownership, owned_pixels
 from monet_perception.tracking import NO_TRACK, Tracker, latent_distance, mask_overlap
 
 SIZE, LATENTS = 24, 8
+FIRST_OBJECT = 4
+"""Label of the clip's first object; those below are sky, floor and walls."""
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -237,6 +244,23 @@ def test_an_object_handed_from_slot_to_slot_keeps_its_id(steps, spatially):
     assert all(len(owner) == 1 for owner in owners)
 
 
+@pytest.mark.parametrize(("options", "kept"), [({}, True), ({"contest": 0.0, "mask_memory": 0.2}, False)])
+def test_objects_whose_slots_swap_keep_their_ids(options, kept):
+    """In the shipped clip's third second two objects swap slots, with the shipped network, over five frames."""
+    decomposer, tracker, ids = Decomposer(device="cpu", threads=1), Tracker(**options), []
+    for frame in itertools.islice(read_frames(DEMO_CLIP), 39):
+        seen = decomposer(frame.image)
+        assert frame.labels is not None
+        true, _ = label_masks(frame.labels, len(seen.masks[0]))
+        slots = mask_overlap(true[FIRST_OBJECT:], seen.masks).argmax(axis=1)
+        found = tracker.update(seen.masks, seen.latent_mean, seen.latent_log_sigma, frame.stamp)
+        ids.append((slots.tolist(), found[slots].tolist()))
+    (slots_before, before), (slots_after, after) = ids[10], ids[-1]
+    assert slots_before != slots_after
+    assert NO_TRACK not in before
+    assert (before == after) is kept
+
+
 @given(st.floats(0.55, 0.7), st.integers(1, 15))
 def test_a_fragment_has_no_id_and_takes_none(share, frames):
     tracker, mask = Tracker(), disc(12, 12, 5)
@@ -349,6 +373,7 @@ def test_a_broken_frame_is_refused_and_changes_nothing(broken, message):
         {"min_ownership": 1.1},
         {"min_sightings": 0},
         {"mask_memory": 0},
+        {"contest": 1.1},
         {"fragment_share": -0.1},
         {"fragment_time": -1},
     ],
