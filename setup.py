@@ -52,6 +52,7 @@ EXTRAS = {
         "pillow>=10",
         "protobuf>=5",
         "psutil>=6",
+        "pyyaml>=6",
         "rich>=13",
         "scikit-learn>=1.6",
         "tensorboardX>=2.6",
