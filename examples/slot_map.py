@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from landmarks import LandmarkMap, Observation, View, to_world
@@ -229,6 +229,8 @@ class _Listener:
 
     def _place(self) -> None:
         """Fuses the frames whose pose has come; one without a pose is given up when later poses are there."""
+        from monet_perception.nodes.slot_messages import read_region
+
         while self._waiting and self._poses:
             stamp = _seconds(self._waiting[0].header)
             nearest = min(self._poses, key=lambda other: abs(other - stamp))
@@ -239,9 +241,8 @@ class _Listener:
             self._unplaced += not placed
             if placed:
                 camera = self._poses[nearest]
-                roi = message.roi
-                pixels = _Pixels(roi.x_offset, roi.y_offset, roi.width, roi.height)
-                view = View(camera, self._intrinsics, pixels) if self._intrinsics and roi.width else None
+                roi = read_region(message)
+                view = View(camera, self._intrinsics, roi) if self._intrinsics and roi.width else None
                 self._survey.map.update(message_observations(message, camera), stamp, view)
                 self._survey.path.append(camera[:3, 3])
 
@@ -256,8 +257,9 @@ class _Listener:
 
 def message_observations(message: Any, camera: Array) -> list[Observation]:
     """Slots of a SlotArray in the world: those that have a track and a centroid and aren't background."""
-    masks = np.stack([_mask(slot.mask) for slot in message.slots])
-    background = background_slots(masks)
+    from monet_perception.nodes.slot_messages import read_masks  # only here: a recording needs no ROS
+
+    background = background_slots(read_masks(message))
     observations = []
     for slot in message.slots:
         if slot.track_id < 0 or not len(slot.centroid) or background[slot.index]:
@@ -267,22 +269,6 @@ def message_observations(message: Any, camera: Array) -> list[Observation]:
         )
         observations.append(to_world(camera, slot.track_id, geometry, slot.latent_mean, slot.latent_log_sigma))
     return observations
-
-
-class _Pixels(NamedTuple):
-    """Source pixels that the masks cover (a sensor_msgs/RegionOfInterest calls them x_offset and y_offset)."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-def _mask(image: Any) -> NDArray[np.float32]:
-    """[H, W] in [0, 1] from a mono8 or 32FC1 mask."""
-    if image.encoding == "32FC1":
-        return np.frombuffer(image.data, np.float32).reshape(image.height, image.width)
-    return np.frombuffer(image.data, np.uint8).reshape(image.height, image.width) / np.float32(255)
 
 
 def _seconds(header: Any) -> float:

@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -151,10 +152,17 @@ class _Frame:
     background: NDArray[np.bool_]
     stamp: float
 
-    def share_within(self, mask: NDArray[np.float32]) -> Array:
-        """Share of each slot's mask that lies within another one, [K] in [0, 1]."""
-        total = self.masks.sum(axis=(1, 2), dtype=np.float64)
-        within = np.einsum("khw,hw->k", self.masks, mask, dtype=np.float64)
+    @cached_property
+    def foreground(self) -> NDArray[np.float32]:
+        """How much objects own of each pixel, [H, W] in [0, 1]."""
+        owned: NDArray[np.float32] = self.owned[~self.background].sum(axis=0)
+        return owned
+
+    def share_within(self, mask: NDArray[np.float32], slots: Sequence[int] | slice = slice(None)) -> Array:
+        """Share of each of these slots' masks that lies within another one, in [0, 1]; of all slots: [K]."""
+        masks = self.masks[slots]
+        total = masks.sum(axis=(1, 2), dtype=np.float64)
+        within = np.einsum("khw,hw->k", masks, mask, dtype=np.float64)
         return np.divide(within, total, out=np.zeros_like(total), where=total > 0)
 
 
@@ -367,8 +375,10 @@ class Tracker:
 
     def _host(self, slot: int, frame: _Frame, hosts: list[tuple[Track, NDArray[np.float32]]]) -> Track | None:
         """The object that a new slot is a fragment of: the one with most of the slot, if that is enough."""
-        shares = [float(frame.share_within(mask)[slot]) for _, mask in hosts]
-        if frame.background[slot] or max(shares, default=0.0) < self.fragment_share:
+        if frame.background[slot]:
+            return None
+        shares = [float(frame.share_within(mask, [slot])[0]) for _, mask in hosts]
+        if max(shares, default=0.0) < self.fragment_share:
             return None
         return hosts[int(np.argmax(shares))][0]
 
@@ -403,8 +413,7 @@ class Tracker:
             return track.mask + renewal * (owned - track.mask)
         rival = np.max(rivals, axis=0)
         taken = owned * (1.0 - np.float32(self.contest) * np.clip(rival - track.mask, 0.0, 1.0))
-        others = frame.owned[~frame.background].sum(axis=0) - owned
-        lost = (others > 0.5) & (track.mask > rival)
+        lost = (frame.foreground - owned > 0.5) & (track.mask > rival)
         return track.mask + renewal * np.where(lost, np.float32(1.0 - self.contest), 1.0) * (taken - track.mask)
 
     def _birth(self, slot: int, frame: _Frame) -> Track:

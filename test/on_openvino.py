@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
+import test_decomposer
 from test_decomposer import SIZE, TINY, assert_close, cache, checkpoint, decomposer, frames, save
 
 from monet_perception.backends.openvino_backend import OpenVinoError, resolve_cpu_precision
@@ -15,11 +16,12 @@ from monet_perception.decomposer import Decomposer
 __all__ = ["cache", "checkpoint", "decomposer"]  # fixtures
 
 
-def test_it_gives_what_the_network_gives(checkpoint: Path, decomposer: Decomposer) -> None:
-    with Decomposer(checkpoint, device="cpu", backend="openvino", precision="fp32") as quick:
-        assert (quick.backend, quick.precision) == ("openvino", "fp32")
-        images = frames(2, SIZE, SIZE)
-        assert_close(quick(images, reconstruct=True), decomposer(images, reconstruct=True), 2e-5)
+def test_it_gives_what_the_network_gives(checkpoint: Path) -> None:
+    test_decomposer.test_it_gives_what_the_network_gives(checkpoint, "openvino")
+
+
+def test_sharp_masks_stay_finite(checkpoint: Path, tmp_path: Path) -> None:
+    test_decomposer.test_sharp_masks_stay_finite(checkpoint, tmp_path, "openvino")
 
 
 def test_openvino_takes_the_cpus_own_precision(checkpoint: Path, decomposer: Decomposer) -> None:

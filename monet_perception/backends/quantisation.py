@@ -126,18 +126,18 @@ class SubPixel(nn.Module):
     def __init__(self, layer: TransposedConvolution) -> None:
         super().__init__()
         inputs, outputs = layer.weight.shape[:2]
-        self.convolutions = nn.ModuleDict()
+        self.convolutions = nn.ModuleList()
         for p, q in itertools.product((0, 1), repeat=2):
             convolution = nn.Conv2d(inputs, outputs, kernel_size=(3 - p, 3 - q), bias=layer.bias is not None)
             convolution.weight = nn.Parameter(layer.weight[:, :, p::2, q::2].flip(2, 3).transpose(0, 1).contiguous())
             convolution.bias = layer.bias
-            self.convolutions[f"{p}{q}"] = convolution
+            self.convolutions.append(convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to [N, C', 2 H, 2 W]."""
         parities = []
-        for name, convolution in self.convolutions.items():
-            above, left = (1 - int(parity) for parity in name)
+        for convolution in cast(Iterable[nn.Conv2d], self.convolutions):
+            above, left = (taps - 2 for taps in convolution.kernel_size)
             parities.append(convolution(F.pad(x, (left, 1, above, 1))))
         return F.pixel_shuffle(torch.stack(parities, dim=2).flatten(1, 2), 2)
 
