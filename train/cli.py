@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from monet_perception.checkpoint import CheckpointError
 from monet_perception.files import replacing
 from monet_perception.networks import ConfigError, PretrainedError
+from train.allocation import use_huge_pages
 from train.callbacks import (
     AtomicCheckpointIO,
     CollapseMonitor,
@@ -213,6 +214,7 @@ def main(make_cli: Callable[[Sequence[str]], RunCLI], args: Sequence[str] | None
     """
     args = list(sys.argv[1:] if args is None else args)
     _silence()
+    use_huge_pages()
     try:
         make_cli(args).fit()
     except SIGTERMException:

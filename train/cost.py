@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from monet_perception.networks import PRESETS, Monet, MonetConfig, monet_loss
+from train.allocation import use_huge_pages
 
 WARM_UP_STEPS = 1
 
@@ -103,6 +104,7 @@ class Timer:
     """
 
     def __init__(self, config: MonetConfig, setting: Setting) -> None:
+        use_huge_pages()  # as train.fit does
         self.config = config
         self.setting = setting
         self.monet = Monet(config).to(memory_format=torch.channels_last).to(setting.device)
