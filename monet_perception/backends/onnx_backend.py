@@ -9,6 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monet_perception.backends.cores import HelperThreads, running_threads
 from monet_perception.backends.graphs import weight_names
 from monet_perception.backends.stages import Floats, Part
 
@@ -39,17 +40,21 @@ class OnnxBackend:
         self.precision = "int8" if quantised else "fp32"
         # Sessions borrow the weights: they have to live as long.
         self._weights = [{} if quantised else _select(weights, "encoder"), _select(weights, "decoder")]
+        running = running_threads()
         self._encoder, self._decoder = (
             _session(graph, values, threads) for graph, values in zip((encoder, decoder), self._weights, strict=True)
         )
+        self._helpers = HelperThreads(running_threads() - running)
 
     def encode(self, frames: NDArray[np.uint8]) -> tuple[Floats, Floats, Floats]:
         """See `stages.FrameEncoder`."""
+        self._helpers.leave_core()
         masks, mean, log_sigma = self._encoder.run(None, {"frames": frames})
         return masks, mean, log_sigma
 
     def decode(self, latents: Floats) -> tuple[Floats, Floats]:
         """See `stages.LatentDecoder`."""
+        self._helpers.leave_core()
         reconstructions, mask_logits = self._decoder.run(None, {"latents": latents})
         return reconstructions, mask_logits
 
