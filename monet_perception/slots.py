@@ -28,7 +28,7 @@ def mask_area(masks: Masks) -> NDArray[np.float64]:
     Args:
         masks: [K, H, W] in [0, 1].
     """
-    return masks.mean(axis=(1, 2), dtype=np.float64)
+    return masks.mean(axis=(1, 2)).astype(np.float64)
 
 
 def mask_confidence(masks: Masks) -> NDArray[np.float64]:
@@ -38,8 +38,8 @@ def mask_confidence(masks: Masks) -> NDArray[np.float64]:
         masks: [K, H, W] in [0, 1].
     """
     flat = masks.reshape(len(masks), -1)
-    total = flat.sum(axis=1, dtype=np.float64)
-    squares = np.einsum("kp,kp->k", flat, flat, dtype=np.float64)
+    total = flat.sum(axis=1).astype(np.float64)
+    squares = np.einsum("kp,kp->k", flat, flat).astype(np.float64)
     return np.divide(squares, total, out=np.zeros_like(total), where=total > 0)
 
 
@@ -65,8 +65,8 @@ def mask_ownership(masks: Masks, owned: NDArray[np.float32]) -> NDArray[np.float
         masks: [K, H, W] in [0, 1].
         owned: their `owned_pixels`.
     """
-    total = masks.sum(axis=(1, 2), dtype=np.float64)
-    own = np.einsum("khw,khw->k", masks, owned, dtype=np.float64)
+    total = masks.sum(axis=(1, 2)).astype(np.float64)
+    own = np.einsum("khw,khw->k", masks, owned).astype(np.float64)
     return np.divide(own, total, out=np.zeros_like(total), where=total > 0)
 
 
