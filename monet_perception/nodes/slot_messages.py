@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from monet_perception_msgs.msg import Slot, SlotArray
 from monet_perception_msgs.srv import DecodeSlots
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
@@ -138,14 +139,16 @@ def fill_decoded(
     response.masks = [image_message(header, mask, "mono8") for mask in encode_masks(masks)]
 
 
-def encode_masks(masks: ArrayLike) -> NDArray[np.uint8]:
-    """[0, 1] to the nearest of 0 to 255."""
-    return (np.asarray(masks) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+def encode_masks(masks: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """[0, 1] to the nearest of 0 to 255; of any shape."""
+    # One pass over the pixels instead of NumPy's three.
+    levels = cv2.convertScaleAbs(masks.reshape(len(masks), -1), alpha=255)
+    return np.asarray(levels, np.uint8).reshape(masks.shape)
 
 
 def encode_colours(colours: NDArray[np.float32]) -> NDArray[np.uint8]:
     """[0, 1] to the nearest of 0 to 255; a decoder's output is clipped, it may lie a little outside."""
-    return encode_masks(np.clip(colours, 0.0, 1.0))
+    return encode_masks(np.maximum(colours, 0.0))  # what is above one saturates
 
 
 def _read_mask(image: Image) -> NDArray[np.float32]:
