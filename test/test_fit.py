@@ -300,3 +300,14 @@ def test_run_is_never_overwritten(store: Path, tmp_path: Path, capsys: pytest.Ca
     assert fit(store, tmp_path, 2) == 1
     assert "--resume" in capsys.readouterr().err
     assert (tmp_path / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_cpus_that_only_emulate_bf16_are_told(
+    store: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder, precision: str
+) -> None:
+    has_bf16 = any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+    assert fit(store, tmp_path / "run", 1, trainer__precision=precision) == 0
+    told = any("no instructions for bf16" in str(warning.message) for warning in recwarn)
+    assert told == (precision == "bf16-mixed" and not has_bf16)

@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from monet_perception.checkpoint import CheckpointError
 from monet_perception.files import replacing
@@ -60,6 +60,13 @@ class SaveRunConfig(SaveConfigCallback):
         if trainer.is_global_zero:
             with replacing(Path(self.config["run"]) / CONFIG_NAME) as temporary:
                 self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
+
+
+def cpu_computes_in_bf16() -> bool:
+    """Whether the CPU has instructions for bf16; also true where PyTorch doesn't tell."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # PyTorch before 2.11
+        return True
+    return any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
 
 
 class RunCLI(LightningCLI):
@@ -164,7 +171,13 @@ class RunCLI(LightningCLI):
         self.checkpoint_io = AtomicCheckpointIO()
         config["plugins"] = [self.checkpoint_io, *(config["plugins"] or [])]
         config["callbacks"] = [*self._run_callbacks(config), *(config["callbacks"] or [])]
-        return self._instantiate_trainer(config, [])
+        trainer = self._instantiate_trainer(config, [])
+        if trainer.strategy.root_device.type == "cpu" and "bf16" in trainer.precision and not cpu_computes_in_bf16():
+            rank_zero_warn(
+                f"this CPU has no instructions for bf16: precision {trainer.precision} takes three times as long as "
+                "--trainer.precision 32-true"
+            )
+        return trainer
 
     def _run_callbacks(self, trainer_config: dict[str, Any]) -> list[Callback]:
         seed = self.config["seed_everything"]
