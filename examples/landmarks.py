@@ -237,6 +237,8 @@ class LandmarkMap:
         """
         by_sightings = sorted(self._landmarks, key=lambda landmark: -landmark.observations)
         for index, landmark in enumerate(by_sightings):
+            if landmark not in self._landmarks:
+                continue  # merged away just now: what it took would be on no map
             for other in by_sightings[index + 1 :]:
                 together = min(landmark.last_seen, other.last_seen) >= max(landmark.first_seen, other.first_seen)
                 if together and other in self._landmarks and self._same_place(landmark, other):

@@ -167,6 +167,17 @@ def test_two_landmarks_in_one_place_at_one_time_become_one():
     assert landmark.tracks == {1, 2}
 
 
+def test_a_landmark_that_was_merged_away_takes_no_other_with_it():
+    landmarks = LandmarkMap()
+    for step in range(30):  # the middle one goes to the first; the last one lies within the middle one only
+        row = [small([0.12 * index, 0, 0], index + 1, latent=3.0 * index) for index in range(3)]
+        landmarks.update(row, 0.1 * step)
+    first, last = landmarks.landmarks()
+    assert (first.tracks, last.tracks) == ({1, 2}, {3})
+    assert last.observations == 30
+    np.testing.assert_allclose(last.position, [0.24, 0, 0], atol=1e-6)
+
+
 def test_neighbours_stay_two():
     landmarks = LandmarkMap()
     for step in range(10):
