@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors.torch import load_file
 from small_training import NETWORK, arguments, write_squares
@@ -300,6 +300,50 @@ def test_run_is_never_overwritten(store: Path, tmp_path: Path, capsys: pytest.Ca
     assert fit(store, tmp_path, 2) == 1
     assert "--resume" in capsys.readouterr().err
     assert (tmp_path / "last.ckpt").read_bytes() == before
+
+
+def test_best_network_that_the_disk_refused_is_not_taken_for_written(store: Path, tmp_path: Path) -> None:
+    class FullDisk(Callback):
+        """While the first validation ends."""
+
+        def on_validation_end(self, trainer: Trainer, *args: Any) -> None:
+            limit = 1 << 16 if trainer.global_step == 3 else resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+        def on_train_batch_start(self, *args: Any) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    def limited(args: Any) -> Any:
+        cli = make_cli(args)
+        cli.trainer.callbacks.insert(0, FullDisk())
+        return cli
+
+    # The loss falls, so the first validation is the best one and the second the best that there is room for.
+    settings = {"monitor": "val/total", "monitor_mode": "max", "trainer__limit_val_batches": 1}
+    with pytest.warns(UserWarning, match="best.safetensors was not written"):
+        assert main(limited, arguments(store, tmp_path, 6, **settings)) == 0
+    assert validations(tmp_path)[3]["total"] > validations(tmp_path)[6]["total"]
+    assert load_checkpoint(tmp_path / "best.safetensors")[1].steps == 6
+
+
+def test_training_goes_on_where_a_validation_can_not_be_written(store: Path, tmp_path: Path) -> None:
+    class Blocked(Callback):
+        def on_train_batch_start(self, *args: Any) -> None:
+            (tmp_path / "validation.jsonl").mkdir(exist_ok=True)
+
+    def blocked(args: Any) -> Any:
+        cli = make_cli(args)
+        cli.trainer.callbacks.insert(0, Blocked())
+        return cli
+
+    with pytest.warns(UserWarning, match="validation.jsonl was not written"):
+        assert main(blocked, arguments(store, tmp_path, 3)) == 0
+    assert checkpoint(tmp_path)["global_step"] == 3
+
+
+def test_training_without_validation(store: Path, tmp_path: Path) -> None:
+    assert fit(store, tmp_path, 2, data__val_fraction=0) == 0
+    assert load_checkpoint(tmp_path / "last.safetensors")[1].steps == 2
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")

@@ -54,17 +54,21 @@ class Export(Callback):
         monitor, mode = (self.monitor, self.mode) if self.monitor in values else (FALLBACK, "min")
         score = values.get(monitor, math.nan) * (1 if mode == "max" else -1)
         if score > self.best:
+            if not self._write(trainer, pl_module, "best.safetensors"):
+                return  # a network that comes near may be written later
             self.best = score
-            self._write(trainer, pl_module, "best.safetensors")
             pl_module.print(f"best so far: {monitor} {values[monitor]:.4f} at step {trainer.global_step}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self._write(trainer, pl_module, "last.safetensors")
 
-    def _write(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
+    def _write(self, trainer: Trainer, pl_module: LightningModule, name: str) -> bool:
+        """Whether the disk took it."""
         path = self.folder / name
         try:
             cast(Exportable, pl_module).export(path, self.dataset, trainer.global_step, self._metrics)
         except OSError as error:
             rank_zero_warn(f"{path} was not written: {error}; training goes on")
+            return False
+        return True

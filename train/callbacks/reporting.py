@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from monet_perception.files import replacing
 from train.runs import VALIDATION_NAME
 
 SHOWN = ("ari", "ari_multi", "msc", "mse", "accuracy", "object_accuracy", "total", "active_slots", "mask_entropy")
@@ -42,8 +44,7 @@ class ValidationReport(Callback):
         self._start = time.monotonic()
         if trainer.is_global_zero and self.path.exists():
             # a killed run may have validated beyond the step that it resumes from
-            lines = self.path.read_text().splitlines(keepends=True)
-            self.path.write_text("".join(line for line in lines if json.loads(line)["step"] <= trainer.global_step))
+            self._write([line for line in self._lines() if json.loads(line)["step"] <= trainer.global_step])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
@@ -54,7 +55,18 @@ class ValidationReport(Callback):
             if name.startswith("val/")
         }
         minutes = round(self.minutes, 2)
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": trainer.global_step, "minutes": minutes, **values}) + "\n")
+        line = json.dumps({"step": trainer.global_step, "minutes": minutes, **values})
+        try:
+            self._write([*self._lines(), line])
+        except OSError as error:
+            rank_zero_warn(f"{self.path} was not written: {error}; training goes on")
         shown = "  ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
         pl_module.print(f"step {trainer.global_step}  {minutes} min  {shown}")
+
+    def _lines(self) -> list[str]:
+        return self.path.read_text().splitlines() if self.path.exists() else []
+
+    def _write(self, lines: list[str]) -> None:
+        """Anew as a whole: half a line, left by a full disk, would keep the run from being resumed."""
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines))
