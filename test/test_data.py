@@ -176,6 +176,9 @@ def test_groups_and_a_store_for_validation(store: Path, tmp_path: Path) -> None:
 def test_what_does_not_fit_says_so(store: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no store at"):
         SceneData(tmp_path / "nowhere").setup()
+    grouped = make_store(tmp_path / "grouped", groups=True)
+    with pytest.raises(StoreError, match=r"can't be divided.*--data.val_fraction 0"):
+        SceneData(grouped, val_fraction=0.99).setup()
     with pytest.raises(StoreError, match=r"images of 4x4 and .* of 6x6"):
         SceneData(store, val_store=make_store(tmp_path / "larger", size=6)).setup()
     data = SceneData(store, batch_size=200)

@@ -158,11 +158,14 @@ class SceneData(lightning.LightningDataModule):
         """Open the stores.
 
         Raises:
-            StoreError: a store can't be opened, or the two hold images of different sizes.
+            StoreError: a store can't be opened or divided, or the two hold images of different sizes.
         """
         store = Store.open(self.store)
         if self.val_store is None:
-            train, val = split_indices(len(store), self.val_fraction, self.seed, store.groups)
+            try:
+                train, val = split_indices(len(store), self.val_fraction, self.seed, store.groups)
+            except ValueError as error:
+                raise StoreError(f"{self.store}: {error}") from error
             self.train_set, self.val_set = StoreDataset(store, train), StoreDataset(store, val)
             return
         val_store = Store.open(self.val_store)

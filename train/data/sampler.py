@@ -106,7 +106,8 @@ def split_indices(
     if taken == len(sizes):
         what = "images" if groups is None else "groups of images"
         raise ValueError(
-            f"{len(sizes)} {what} can't be divided into training and validation; give a store for validation"
+            f"{len(sizes)} {what} can't be divided into training and validation; "
+            "give a store for validation (--data.val_store), or do without (--data.val_fraction 0)"
         )
     second = np.isin(group, order[:taken])
     return np.flatnonzero(~second), np.flatnonzero(second)
