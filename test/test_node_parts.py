@@ -7,11 +7,12 @@ import time
 
 import numpy as np
 import pytest
+import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import given
 from hypothesis import strategies as st
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from monet_perception.checkpoint import save_checkpoint
@@ -19,6 +20,7 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.networks import PRESETS, Monet
 from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.diagnostics import Report, Situation, Statistics, Thresholds
+from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
 from monet_perception.nodes.overlay import Region, draw_overlay, label_image
 from monet_perception.nodes.separation import separated
@@ -259,3 +261,27 @@ def test_a_topic_nobody_publishes_on_is_told_with_a_remedy():
         Statistics(), situation(publishers="", elsewhere=["/cam/rgb"], listening_since=0.0), THRESHOLDS
     )[0]
     assert "-r image:=/cam/rgb" in told.message
+
+
+@pytest.mark.parametrize(
+    ("transport", "kind", "topic"),
+    [("raw", Image, "/cam/rgb"), ("compressed", CompressedImage, "/cam/rgb/compressed")],
+)
+def test_images_found_elsewhere_can_be_remapped_to(transport, kind, topic):
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        camera, node = (rclpy.create_node(name, context=context) for name in ("camera", "decompose"))
+        camera.create_publisher(kind, topic, 1)
+        if transport == "compressed":  # of which no remapping of `image` can make this
+            camera.create_publisher(kind, "/plain", 1)
+        inputs = Inputs(node, transport, print, print, print)
+        end = time.monotonic() + 20
+        while "/cam/rgb" not in (found := inputs.elsewhere()) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert "/cam/rgb" in found
+        assert "/plain" not in found
+        for each in (camera, node):
+            each.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)

@@ -13,6 +13,7 @@ Dropped frames are no fault: a camera faster than the network is the rule.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -275,4 +276,4 @@ def _scene(situation: Situation, thresholds: Thresholds) -> _Finding:
 def resident_memory() -> int:
     """Bytes of physical memory that this process holds; 0 where the system doesn't tell."""
     statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * 4096 if statm.exists() else 0
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0

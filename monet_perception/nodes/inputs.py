@@ -44,7 +44,8 @@ class Inputs:
         self._node = node
         # The full name, because a remapping of `image` doesn't reach `image/compressed`.
         image = node.resolve_topic_name("image")
-        self.topic = f"{image}/compressed" if transport == "compressed" else image
+        self._suffix = "/compressed" if transport == "compressed" else ""
+        self.topic = image + self._suffix
         self.qos_fault = ""
         self._kind = CompressedImage if transport == "compressed" else Image
         self._wanted = (
@@ -87,16 +88,16 @@ class Inputs:
         return ", ".join(_describe(offer, expected) for offer in offers)
 
     def elsewhere(self) -> list[str]:
-        """Other topics on which images of the right type are offered now."""
+        """Other topics on which images of the right type are offered now, as `image` can be remapped to them."""
         expected = f"{self._kind.__module__.split('.')[0]}/msg/{self._kind.__name__}"
         own = self._node.get_fully_qualified_name()
         found = []
         for topic, kinds in self._node.get_topic_names_and_types():
-            if topic == self.topic or expected not in kinds:
+            if topic == self.topic or expected not in kinds or not topic.endswith(self._suffix):
                 continue
             makers = self._node.get_publishers_info_by_topic(topic)
             if any(f"{maker.node_namespace.rstrip('/')}/{maker.node_name}" != own for maker in makers):
-                found.append(topic)
+                found.append(topic.removesuffix(self._suffix))
         return found
 
     def _tell_of_qos(self, topic: str) -> Callable[[Any], None]:
