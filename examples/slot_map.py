@@ -81,13 +81,12 @@ def survey_recording(path: Path, observe: Observer) -> Survey:
         path: MCAP file or bag folder.
         observe: from `network_observer` or `label_observer`.
     Raises:
-        ValueError: the recording lacks depth or poses.
+        ValueError: the recording lacks camera_info, depth or poses.
     """
     survey = Survey()
     for number, frame in enumerate(read_frames(path)):
         if frame.depth is None or frame.camera is None:
             raise ValueError(f"{path} has no depth or no camera poses: landmarks need both")
-        assert frame.intrinsics is not None  # read_frames waits for them
         observations, roi = observe(frame)
         survey.map.update(observations, frame.stamp, View(frame.camera, frame.intrinsics, roi))
         survey.path.append(frame.camera[:3, 3])

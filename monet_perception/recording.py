@@ -28,7 +28,7 @@ IMAGES = ("/camera/image", "/camera/image/compressed")
 DEPTH, LABELS, POSE = "/camera/depth", "/camera/labels", "/camera/pose"
 CAMERA_INFO, OBJECTS = "/camera/camera_info", "/camera/objects"
 NEWEST_STAMPS = 50
-"""Stamps that may wait for their remaining messages; a frame still incomplete after that many is left out."""
+"""Stamps that may wait for their remaining messages and the first camera_info; the oldest is left out beyond that."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Frame:
     Attributes:
         stamp: seconds.
         image: [h, w, 3] uint8 RGB.
-        intrinsics: of the image; None as long as no camera_info came.
+        intrinsics: of the image, by the newest camera_info; before the first one came, by the first one.
         depth: [h, w] float32 metres, zero where there is none; None where the recording has no depth.
         labels: [h, w] uint8; None where the recording has no labels.
         camera: [4, 4], camera optical frame to world; None where the recording has no poses.
@@ -55,7 +55,7 @@ class Frame:
 
     stamp: float
     image: NDArray[np.uint8]
-    intrinsics: Intrinsics | None = None
+    intrinsics: Intrinsics
     depth: NDArray[np.float32] | None = None
     labels: NDArray[np.uint8] | None = None
     camera: NDArray[np.float64] | None = None
@@ -65,15 +65,19 @@ class Frame:
 def read_frames(path: str | Path) -> Iterator[Frame]:
     """Frames of a recording in order, each complete with what its topics have for its stamp.
 
+    Frames that were recorded before the first camera_info come as soon as that is there.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the recording has no images on one of the topics `IMAGES`.
+        ValueError: the recording has no images on one of the topics `IMAGES`, or no camera_info on `CAMERA_INFO`.
     """
     with AnyReader([Path(path)]) as reader:
         topics = {connection.topic for connection in reader.connections}
         image_topic = next((topic for topic in IMAGES if topic in topics), None)
         if image_topic is None:
             raise ValueError(f"{path} has no images on {' or '.join(IMAGES)}; its topics are {sorted(topics)}")
+        if CAMERA_INFO not in topics:
+            raise _no_camera_info(path, topics)
         wanted = {image_topic} | ({DEPTH, LABELS, POSE} & topics)
         used = [c for c in reader.connections if c.topic in wanted | {CAMERA_INFO, OBJECTS}]
         waiting: dict[int, dict[str, Any]] = {}
@@ -87,12 +91,21 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
                 objects = true_objects(message)
             else:
                 stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
-                parts = waiting.setdefault(stamp, {})
-                parts[connection.topic] = message
+                waiting.setdefault(stamp, {})[connection.topic] = message
                 if len(waiting) > NEWEST_STAMPS:
                     del waiting[min(waiting)]
-                if parts.keys() == wanted and intrinsics is not None:
+            if intrinsics is not None:
+                for stamp in sorted(stamp for stamp, parts in waiting.items() if parts.keys() == wanted):
                     yield _frame(waiting.pop(stamp), stamp, image_topic, intrinsics, objects)
+        if intrinsics is None:
+            raise _no_camera_info(path, topics)
+
+
+def _no_camera_info(path: str | Path, topics: set[str]) -> ValueError:
+    return ValueError(
+        f"{path} has no camera_info on {CAMERA_INFO}: record it with the images, or rename the topic that has it; "
+        f"its topics are {sorted(topics)}"
+    )
 
 
 def _frame(

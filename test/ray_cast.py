@@ -95,10 +95,26 @@ def look_at(position: tuple[float, float, float], target: tuple[float, float, fl
     return pose
 
 
+KINDS = {
+    "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
+    "/camera/objects": "visualization_msgs/msg/MarkerArray",
+    "/camera/depth": "sensor_msgs/msg/Image",
+    "/camera/labels": "sensor_msgs/msg/Image",
+    "/camera/pose": "geometry_msgs/msg/PoseStamped",
+    "/camera/image": "sensor_msgs/msg/Image",
+}
+"""Message types by topic, in the order in which a frame's messages are written."""
+
+
 def write_recording(
-    path: Path, objects: list[Ball | Box], cameras: list[Array], intrinsics: Intrinsics, rate: float = 10.0
+    path: Path,
+    objects: list[Ball | Box],
+    cameras: list[Array],
+    intrinsics: Intrinsics,
+    rate: float = 10.0,
+    topics: tuple[str, ...] = tuple(KINDS),
 ) -> None:
-    """An MCAP with the topics of the shipped clip, written by rosbags."""
+    """An MCAP with topics of the shipped clip, written by rosbags; each frame's messages in the order of `topics`."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = store.types
     header = types["std_msgs/msg/Header"]
@@ -110,15 +126,7 @@ def write_recording(
 
     writer = Writer(path.parent / f"{path.stem}_bag", version=9, storage_plugin=StoragePlugin.MCAP)
     with writer:
-        names = {
-            "/camera/image": "sensor_msgs/msg/Image",
-            "/camera/depth": "sensor_msgs/msg/Image",
-            "/camera/labels": "sensor_msgs/msg/Image",
-            "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
-            "/camera/pose": "geometry_msgs/msg/PoseStamped",
-            "/camera/objects": "visualization_msgs/msg/MarkerArray",
-        }
-        connections = {topic: writer.add_connection(topic, kind, typestore=store) for topic, kind in names.items()}
+        connections = {topic: writer.add_connection(topic, KINDS[topic], typestore=store) for topic in topics}
         for number, camera in enumerate(cameras):
             nanoseconds = int(number * 1e9 / rate) + 1_000_000_000
             stamp = header(
@@ -135,8 +143,9 @@ def write_recording(
                 "/camera/pose": types["geometry_msgs/msg/PoseStamped"](stamp, _pose(types, camera)),
                 "/camera/image": image(stamp, view.image, "rgb8"),
             }
-            for topic, message in messages.items():
-                writer.write(connections[topic], nanoseconds, store.serialize_cdr(message, names[topic]))
+            for place, topic in enumerate(topics):
+                written = store.serialize_cdr(messages[topic], KINDS[topic])
+                writer.write(connections[topic], nanoseconds + place, written)
     next((path.parent / f"{path.stem}_bag").glob("*.mcap")).rename(path)
 
 

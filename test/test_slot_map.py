@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from ray_cast import FIRST_OBJECT, Ball, Box, look_at, write_recording
+from ray_cast import FIRST_OBJECT, KINDS, Ball, Box, look_at, write_recording
 
 from monet_perception.decomposer import Roi
 from monet_perception.geometry import Intrinsics, SlotGeometry
-from monet_perception.recording import label_masks, read_frames
+from monet_perception.recording import CAMERA_INFO, label_masks, read_frames
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -64,6 +64,14 @@ def test_labels_as_slots_sum_to_one_and_keep_their_areas(recording):
     np.testing.assert_allclose(masks.sum(0), 1, atol=1e-5)
     cut = frame.labels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
     np.testing.assert_allclose(masks.mean((1, 2)), np.bincount(cut.ravel(), minlength=len(masks)) / cut.size, atol=1e-5)
+
+
+def test_frames_from_before_the_first_camera_info_are_not_lost(tmp_path):
+    last = [*(topic for topic in KINDS if topic != CAMERA_INFO), CAMERA_INFO]
+    write_recording(tmp_path / "late.mcap", OBJECTS, PATH[:3], CAMERA, topics=tuple(last))
+    frames = list(read_frames(tmp_path / "late.mcap"))
+    assert [round(frame.stamp, 3) for frame in frames] == [1.0, 1.1, 1.2]
+    assert {frame.intrinsics for frame in frames} == {CAMERA}
 
 
 # The map -------------------------------------------------------------------------------------------
@@ -257,6 +265,20 @@ def test_landmarks_of_a_recording_lie_on_the_true_objects(recording, tmp_path, c
 def test_a_missing_recording_is_named(tmp_path, capsys):
     assert main(["--bag", str(tmp_path / "no.mcap"), "--masks", "truth", "--png", str(tmp_path / "map.png")]) == 1
     assert "no.mcap" in capsys.readouterr().err
+
+
+def test_a_recording_without_camera_info_is_refused_and_no_map_drawn(tmp_path, capsys):
+    bag, png = tmp_path / "blind.mcap", tmp_path / "map.png"
+    write_recording(bag, OBJECTS, PATH[:2], CAMERA, topics=tuple(topic for topic in KINDS if topic != CAMERA_INFO))
+    assert main(["--bag", str(bag), "--masks", "truth", "--png", str(png)]) == 1
+    assert re.search(r"blind\.mcap has no camera_info on /camera/camera_info.*: record it", capsys.readouterr().err)
+    assert not png.exists()
+
+
+def test_a_camera_info_topic_on_which_nothing_came_is_refused_as_well(tmp_path):
+    write_recording(tmp_path / "empty.mcap", OBJECTS, [], CAMERA)
+    with pytest.raises(ValueError, match="no camera_info on /camera/camera_info"):
+        list(read_frames(tmp_path / "empty.mcap"))
 
 
 def test_landmarks_from_topics(tmp_path):
