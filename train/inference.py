@@ -127,7 +127,7 @@ def fit_labels(labels: NDArray[np.uint8], roi: Roi, height: int, width: int) -> 
 
 def add_inference_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that decomposes: where and how the network runs."""
-    group = parser.add_argument_group("inference (the defaults are the node's)")
+    group = parser.add_argument_group("inference (the defaults are the node's, but for --crop)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
     group.add_argument(
         "--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="(default: %(default)s)"
