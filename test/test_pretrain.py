@@ -225,7 +225,9 @@ def test_pixels_get_their_objects_categories(store: Path) -> None:
         for entity in range(3):
             of_object = classes(labels, index)[image][labels[image] == 1 + entity]
             assert (of_object == 1 + opened.factors["tone"][place, entity]).all()
-    assert PixelClasses(opened, [])(labels, index).unique().tolist() == [0, 1]
+    objects = PixelClasses(opened, [])
+    assert objects.names == ["background 0", "object"]
+    assert objects(labels, index).unique().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,7 @@ class PixelClasses:
 
     def __init__(self, store: Store, factors: list[str]) -> None:
         self.background_labels = store.manifest.background_labels
-        names = [""]
+        names = [""] if factors else ["object"]
         combined: np.ndarray | None = None
         for name in factors:
             factor = store.manifest.factors.get(name)
@@ -251,7 +251,7 @@ class PixelClasses:
             codes = np.maximum(np.asarray(store.factors[name], np.int64), 0)
             combined = codes if combined is None else combined * len(values) + codes
             names = [f"{former} {value}".strip() for former in names for value in values]
-        self.names = [f"background {label}" for label in range(self.background_labels)] + (names or ["object"])
+        self.names = [f"background {label}" for label in range(self.background_labels)] + names
         self._objects = None if combined is None else torch.from_numpy(combined)
 
     def __call__(self, labels: Tensor, index: Tensor) -> Tensor:
