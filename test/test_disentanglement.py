@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,26 @@ def test_command_scores_and_draws(
     assert np.array(entry["dci"]["importance"]).shape == (CONFIG.latent_size, 3)
     assert 0 <= entry["mig"] <= 1
     assert imread(tmp_path / "importance_painted_net.png").std() > 0.05
+
+
+def test_runs_whose_networks_share_a_name_keep_their_figures(
+    network: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / run / "best.safetensors" for run in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        shutil.copy(network, path)
+    argv = [*map(str, paths), "--store", str(store.path), "--min-iou", "0", "--backend", "torch"]
+    argv += ["--factors", "x", "shape", "--json", str(tmp_path / "s.json"), "--figures", str(tmp_path / "figures")]
+    assert disentanglement.main(argv) == 0
+    screen = capsys.readouterr().out
+    written = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert written == ["importance_painted_a_best.png", "importance_painted_b_best.png"]
+    tables = " ".join(line for line in screen.splitlines() if not line.startswith("wrote"))
+    assert "a_best" in tables
+    assert "b_best" in tables
+    entries = json.loads((tmp_path / "s.json").read_text())["networks"]
+    assert [entry["checkpoint"] for entry in entries] == [str(path) for path in paths]
 
 
 @pytest.mark.parametrize(

@@ -197,23 +197,24 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, command: str) -> int:
     console = Console()
     store = Store.open(options.store)
-    results: dict[Path, tuple[MatchedSlots, Disentanglement]] = {}
-    for path in options.checkpoints:
+    results: dict[str, tuple[MatchedSlots, Disentanglement]] = {}
+    paths = dict(zip(report.unique_names(options.checkpoints), options.checkpoints, strict=True))
+    for name, path in paths.items():
         decomposer = open_decomposer(str(path), options)
         try:
-            results[path] = _measure(decomposer, store, path.stem, options, console)
+            results[name] = _measure(decomposer, store, name, options, console)
         finally:
             decomposer.close()
     console.print(_screen_table(options.store.name, results))
-    for path, (slots, scores) in results.items():
-        console.print(_importance_table(path.stem, slots, scores))
+    for name, (slots, scores) in results.items():
+        console.print(_importance_table(name, slots, scores))
         if options.figures:
-            title = f"{path.stem}: importance of each latent (DCI)"
+            title = f"{name}: importance of each latent (DCI)"
             figure = figures.importance_figure(scores.dci.importance, scores.factors, slots.kl, title)
-            target = options.figures / f"importance_{options.store.name}_{path.stem}.{options.format}"
+            target = options.figures / f"importance_{options.store.name}_{name}.{options.format}"
             report.say(console, f"wrote {figures.save_figure(figure, target)}")
     if options.json:
-        entries = [{"checkpoint": str(path), **_entry(*result)} for path, result in results.items()]
+        entries = [{"checkpoint": str(paths[name]), **_entry(*result)} for name, result in results.items()]
         content = {"command": command, "machine": report.machine(), "store": str(options.store), "networks": entries}
         report.write_json(options.json, content)
         report.say(console, f"wrote {options.json}")
@@ -272,16 +273,16 @@ def summary(scores: Disentanglement) -> dict[str, float]:
     }
 
 
-def _screen_table(store: str, results: Mapping[Path, tuple[MatchedSlots, Disentanglement]]) -> Table:
+def _screen_table(store: str, results: Mapping[str, tuple[MatchedSlots, Disentanglement]]) -> Table:
     first = next(iter(results.values()))[1]
     caption = f"factors: {', '.join(first.factors)}"
     if first.constant:
         caption += f"; left out, since they never vary: {', '.join(first.constant)}"
     table = Table(title=f"Disentanglement on {store}", caption=caption)
     table.add_column("")
-    for path, (slots, _) in results.items():
+    for network, (slots, _) in results.items():
         matched = f"{len(slots.latent_mean):,} of {slots.objects:,} objects"
-        table.add_column(Text(f"{path.stem}\n{matched}"), justify="right")
+        table.add_column(Text(f"{network}\n{matched}"), justify="right")
     for name in summary(first):
         table.add_row(name, *(f"{summary(scores)[name]:.3f}" for _, scores in results.values()))
     return table

@@ -21,6 +21,8 @@ from rich.text import Text
 from monet_perception.files import replacing
 from train.runs import Training
 
+CHECKPOINT_SUFFIX = ".safetensors"
+
 
 @dataclass(frozen=True)
 class Score:
@@ -181,6 +183,22 @@ def training_table(trainings: Mapping[str, Training]) -> str:
         cells += [f"{one.images:,}", "-" if one.minutes is None else f"{one.minutes:.1f}", f"`{one.command}`"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """Names of checkpoints or stores, for tables and files: no two paths share one.
+
+    A path's own name is enough where these differ. Else all begin with as many folders as tell them apart:
+    `runs/a/best.safetensors` and `runs/b/best.safetensors` are `a_best` and `b_best`.
+    """
+    different = len(set(paths))
+    parts = [path.absolute().parts[1:] for path in paths]
+    names: list[str] = []
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = ["_".join(one[-depth:]).removesuffix(CHECKPOINT_SUFFIX) for one in parts]
+        if len(set(names)) == different:
+            break
+    return names
 
 
 def say(console: Console, text: str) -> None:
