@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
-from painted_scenes import BACKGROUND, paint_store, save_network
+from painted_scenes import BACKGROUND, CONFIG, paint_store, save_network
 from sklearn.metrics import adjusted_rand_score
 
 from monet_perception.checkpoint import load_checkpoint, save_checkpoint
 from monet_perception.decomposer import Decomposer, Roi
-from monet_perception.networks import PRESETS, MonetConfig
+from monet_perception.networks import PRESETS, Monet, MonetConfig
 from train import disentanglement, explore, samples, traverse
 from train.data.store import Store
 from train.evaluate import Evaluation, evaluate, main, model_name
 from train.inference import decompose_store, fit_labels
-from train.report import Score
+from train.report import Score, unique_names
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,60 @@ def test_command_writes_tables_json_and_figures(
     ]
     assert imread(tmp_path / "figures" / written[0]).std() > 0.05  # not an empty page
     assert imread(tmp_path / "figures" / written[0]).shape[1] > 3 * 200  # three networks side by side
+
+
+def test_seeds_are_networks_of_one_structure(networks: list[Path], store: Store, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, component_decoder="upsampling")
+    other = tmp_path / "upsampling.safetensors"
+    save_checkpoint(other, Monet(config, initialisation=None), dataset="painted", steps=0)
+
+    def rows(*checkpoints: str) -> list[tuple[str, int]]:
+        argv = [*checkpoints, "--store", str(store.path), "--limit", "4", "--backend", "torch", "--bootstrap", "20"]
+        assert main([*argv, "--json", str(tmp_path / "s.json")]) == 0
+        return [(row["model"], row["networks"]) for row in json.loads((tmp_path / "s.json").read_text())["models"]]
+
+    first, second = map(str, networks[:2])
+    assert rows(first, str(other), second) == [
+        ("MONet, component_decoder=broadcast", 2),
+        ("MONet, component_decoder=upsampling", 1),
+    ]
+    assert rows(first, f"Budget={other}", second) == [("MONet", 2), ("Budget", 1)]
+    assert rows(f"Any={first}", f"Any={other}") == [("Any", 2)]
+
+
+def test_stores_and_networks_of_one_name_keep_their_figures(networks: list[Path], store: Store, tmp_path: Path) -> None:
+    for folder in ("near", "far"):
+        shutil.copytree(store.path, tmp_path / folder / "painted")
+    argv = [str(networks[0]), "--store", *(str(tmp_path / folder / "painted") for folder in ("near", "far"))]
+    argv += ["--limit", "4", "--backend", "torch", "--bootstrap", "20", "--examples", "1"]
+    assert main([*argv, "--figures", str(tmp_path / "figures"), "--markdown", str(tmp_path / "t.md")]) == 0
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+        "decomposition_far_painted_seed0.png",
+        "decomposition_near_painted_seed0.png",
+        "scores_by_objects_far_painted.png",
+        "scores_by_objects_near_painted.png",
+    ]
+    titles = [line.split("**")[1] for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("**")]
+    assert titles == ["near_painted", "far_painted"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["runs/a/best.safetensors"], ["best"]),
+        (["runs/a/best.safetensors", "runs/a/last.safetensors"], ["best", "last"]),
+        (["runs/a/best.safetensors", "runs/b/best.safetensors"], ["a_best", "b_best"]),
+        (
+            ["x/0/best.safetensors", "y/0/best.safetensors", "y/1/best.safetensors"],
+            ["x_0_best", "y_0_best", "y_1_best"],
+        ),
+        (["rooms_0.5", "rooms_0.7"], ["rooms_0.5", "rooms_0.7"]),
+        (["data/rooms", "data/rooms"], ["rooms", "rooms"]),
+        (["rooms", "/rooms"], [f"{Path.cwd().name}_rooms", "rooms"]),
+    ],
+)
+def test_names_tell_paths_apart(paths: list[str], names: list[str]) -> None:
+    assert unique_names([Path(path) for path in paths]) == names
 
 
 def test_multi_object_images_are_reported_apart(decomposer: Decomposer, store: Store) -> None:

@@ -50,6 +50,7 @@ EXAMPLES = """examples:
   python -m train.evaluate "MONet/Kaiming=a.safetensors" "MONet/Default=b.safetensors" --store data/val --table 5.1
 
 Checkpoints of the same structure (or given the same NAME=) count as seeds of one model: mean and standard deviation.
+Structures of one name are told apart by the settings in which they differ: MONet, component_decoder=upsampling.
 Where the folders of their runs tell, a pre-trained attention or another initialisation makes another model, and the
 Markdown ends with how each network was trained. One network alone comes with a 95 % bootstrap interval over images."""
 
@@ -158,9 +159,17 @@ def model_name(config: MonetConfig) -> str:
     return f"MONet-RN{config.encoder.removeprefix('resnet')}{'*' if config.skip_connections else ''}"
 
 
-def name_by_run(config: MonetConfig, training: Training | None, layout: str) -> str:
-    """`model_name`, told apart by pre-training and initialisation (in a column of its own in table 5.1)."""
+def structure_name(config: MonetConfig, others: Sequence[MonetConfig]) -> str:
+    """`model_name`, followed by the fields in which `others` of that name differ, as in `MONet, slots=7`."""
     name = model_name(config)
+    namesakes = [other.to_dict() for other in others if model_name(other) == name]
+    fields = config.to_dict().items()
+    different = [f"{field}={value}" for field, value in fields if any(other[field] != value for other in namesakes)]
+    return ", ".join([name, *different])
+
+
+def name_by_run(name: str, training: Training | None, layout: str) -> str:
+    """A structure's name, told apart by pre-training and initialisation (in a column of its own in table 5.1)."""
     if training is None:
         return name
     if training.pretrained is not None:
@@ -253,26 +262,28 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, command: str) -> int:
     named = [_named(text) for text in options.checkpoints]
     infos = [read_info(path) for _, path in named]  # everything is opened before anything long starts
+    unnamed = [info.config for (name, _), info in zip(named, infos, strict=True) if not name]
     stores = [Store.open(path) for path in options.store]
     chosen = [example_indices(store, options.examples, options.example_objects) for store in stores]
+    networks = report.unique_names([path for _, path in named])
     console = Console()
     results: list[Evaluation] = []
     examples: dict[Path, list[list[figures.Example]]] = {store.path: [] for store in stores}
-    for (name, path), info in zip(named, infos, strict=True):
+    for (name, path), info, network in zip(named, infos, networks, strict=True):
         decomposer = open_decomposer(str(path), options)
         training = read_training(path, info.steps)
-        model = name or name_by_run(info.config, training, options.table)
+        model = name or name_by_run(structure_name(info.config, unnamed), training, options.table)
         try:
             for store, indices in zip(stores, chosen, strict=True):
                 one = _evaluate_one(decomposer, model, path, store, options, console)
                 results.append(dataclasses.replace(one, training=training))
                 if options.figures:
-                    examples[store.path].append(_examples(decomposer, f"{model}\n{path.stem}", store, indices))
+                    examples[store.path].append(_examples(decomposer, f"{model}\n{network}", store, indices))
         finally:
             decomposer.close()
-    for store, indices in zip(stores, chosen, strict=True):
-        if options.figures:
-            _save_examples(examples[store.path], store, indices, [path for _, path in named], options, console)
+    if options.figures:
+        for store, name, indices in zip(stores, report.unique_names(options.store), chosen, strict=True):
+            _save_examples(examples[store.path], name, indices, networks, options, console)
     _report(results, options, command, console)
     return 0
 
@@ -309,16 +320,16 @@ def _examples(decomposer: Decomposer, name: str, store: Store, indices: NDArray[
 
 def _save_examples(
     by_network: Sequence[Sequence[figures.Example]],
-    store: Store,
+    store: str,
     indices: NDArray[np.int64],
-    paths: Sequence[Path],
+    networks: Sequence[str],
     options: argparse.Namespace,
     console: Console,
 ) -> None:
     """One network: all examples in one figure. Several: a figure for each example, the networks side by side."""
-    name = f"decomposition_{store.path.name}"
+    name = f"decomposition_{store}"
     if len(by_network) == 1:
-        pages = {f"{name}_{paths[0].stem}": list(by_network[0])}
+        pages = {f"{name}_{networks[0]}": list(by_network[0])}
     else:
         pages = {
             f"{name}_image{index}": list(one) for index, one in zip(indices, zip(*by_network, strict=True), strict=True)
@@ -331,22 +342,22 @@ def _save_examples(
 
 def _report(results: Sequence[Evaluation], options: argparse.Namespace, command: str, console: Console) -> None:
     markdown, entries = [], []
-    for store_path in options.store:
+    for store_path, store in zip(options.store, report.unique_names(options.store), strict=True):
         here = [one for one in results if one.store == store_path]
         groups = {name: [one for one in here if one.model == name] for name in dict.fromkeys(one.model for one in here)}
         rows = [summarise(group, options.bootstrap, options.seed) for group in groups.values()]
         tables = {name: average_by_objects(group) for name, group in groups.items()}
         labelled = any(n >= 0 for table in tables.values() for n in table)
-        console.print(report.screen_table(store_path.name, rows))
+        console.print(report.screen_table(store, rows))
         if labelled:
-            console.print(report.screen_table_by_objects(store_path.name, tables))
+            console.print(report.screen_table_by_objects(store, tables))
         else:
             report.say(console, f"{store_path} has no labels: only reconstruction is measured")
         if options.figures and labelled:
-            target = options.figures / f"scores_by_objects_{store_path.name}.{options.format}"
-            figure = figures.scores_by_objects_figure(tables, store_path.name)
+            target = options.figures / f"scores_by_objects_{store}.{options.format}"
+            figure = figures.scores_by_objects_figure(tables, store)
             report.say(console, f"wrote {figures.save_figure(figure, target)}")
-        markdown.append(report.markdown_table(store_path.name, rows, options.table))
+        markdown.append(report.markdown_table(store, rows, options.table))
         entries += [{"store": str(store_path), **_row_entry(row), "by_objects": tables[row.model]} for row in rows]
     trainings = {f"{one.model} ({one.checkpoint})": one.training for one in results if one.training is not None}
     if trainings:
