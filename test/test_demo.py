@@ -17,7 +17,8 @@ from rosbags.typesys import Stores, get_typestore
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.networks import PRESETS, Monet
 from monet_perception.nodes.camera import DEMO_CLIP, Clip
-from monet_perception.nodes.pictures import ANIMATION_FRAMES, Pictures, write_gif
+from monet_perception.nodes.overlay import Region
+from monet_perception.nodes.pictures import ANIMATION_FRAMES, Pictures, draw_panels, write_gif
 
 FRAMES, RATE = 15, 10
 
@@ -133,6 +134,60 @@ def test_animations_keep_frames_from_all_of_a_run(tmp_path):
         assert ANIMATION_FRAMES // 2 <= gif.n_frames <= ANIMATION_FRAMES
         gif.seek(gif.n_frames - 1)
         assert np.asarray(gif.convert("RGB")).mean() > 190
+
+
+def panels(index: int, reconstructions: bool) -> np.ndarray:
+    """Panels of a frame whose camera image gets brighter with the index."""
+    image, masks = np.full((48, 48, 3), 8 * index, np.uint8), np.ones((1, 8, 8), np.float32)
+    decoded = np.full((1, 8, 8, 3), 8 * index, np.uint8) if reconstructions else None
+    return draw_panels(image, masks, [1], Region(0, 0, 48, 48), decoded)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_reconstructions_that_come_and_go_leave_every_file_its_size(tmp_path, first):
+    pictures, switches = Pictures(tmp_path, animation=True), (5, 15)  # before and after the video is begun
+    for index in range(20):
+        with_reconstruction = first ^ (switches[0] <= index < switches[1])
+        pictures.add(index / 10, panels(index, with_reconstruction), (float(index == 10),))
+    assert pictures.close() == [pictures.video, pictures.still, pictures.gif]
+    shape = (360, 3 * 360 + 12 if first else 2 * 360 + 6, 3)
+
+    video = cv2.VideoCapture(str(pictures.video))
+    frames = [frame for ok, frame in iter(video.read, (False, None)) if ok]
+    assert [frame.shape for frame in frames] == [shape] * 20
+    brightness = np.array([frame[100:300, 100:300].mean() for frame in frames])
+    np.testing.assert_allclose(brightness, 8 * np.arange(20), atol=6)  # none was left out, each is where it was
+    still = cv2.imread(str(pictures.still))
+    assert still.shape == shape
+    assert not first or (still[:, 740:] == 255).all()
+    with PillowImage.open(pictures.gif) as gif:
+        sizes = []
+        for number in range(gif.n_frames):
+            gif.seek(number)
+            sizes.append(gif.size)
+    assert len(sizes) == 20
+    assert set(sizes) == {(min(800, shape[1]), round(min(800, shape[1]) * 360 / shape[1]))}
+
+
+def test_pictures_of_an_earlier_run_stay_until_there_are_new_ones(tmp_path):
+    pictures = Pictures(tmp_path)
+    pictures.video.write_bytes(b"an earlier run")
+    for index in range(20):
+        pictures.add(index / 10, panels(index, reconstructions=True), (0.0,))
+    assert pictures.video.read_bytes() == b"an earlier run"
+    pictures.close()
+    assert cv2.VideoCapture(str(pictures.video)).get(cv2.CAP_PROP_FRAME_COUNT) == 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["overlay.mp4", "overlay.png"]
+
+
+@pytest.mark.parametrize("name", ["overlay.mp4", "overlay.png", "overlay.gif"])
+def test_a_picture_that_cannot_be_written_is_not_reported_as_written(tmp_path, name):
+    (tmp_path / name).mkdir()
+    pictures = Pictures(tmp_path, animation=True)
+    pictures.add(0.0, panels(1, reconstructions=True), (0.0,))
+    with pytest.raises(OSError, match=re.escape(name)):
+        pictures.close()
+    assert not list(tmp_path.glob(".overlay*"))
 
 
 def test_animations_stay_small(tmp_path):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from monet_perception.nodes.camera import DEMO_CLIP
-from monet_perception.nodes.process import NOT_CONFIGURED
+from monet_perception.nodes.process import NOT_CONFIGURED, NOT_WRITTEN
 
 PATIENCE = 120.0
 """Seconds that the nodes may take to find each other; most of it is loading the network on a busy machine."""
@@ -37,7 +37,7 @@ class Demo:
         self._running: list[subprocess.Popen[bytes]] = []
 
     def run(self) -> int:
-        """Runs until the clip has ended; returns 0, or 1 if no slots arrived."""
+        """Runs until the clip has ended; returns 0, or 1 if no slots arrived or the pictures couldn't be written."""
         options = self._options
         try:
             decompose = self._start("decompose", self._ros_arguments(), log=True)
@@ -100,8 +100,11 @@ class Demo:
             except subprocess.TimeoutExpired:
                 process.kill()
                 codes[process] = process.wait()
-        if len(self._running) > 1 and codes[self._running[1]] == 0:
+        viewer = codes[self._running[1]] if len(self._running) > 1 else None
+        if viewer == 0:
             return 0
+        if viewer == NOT_WRITTEN:  # it has said why
+            return 1
         print(f"\nNo slots arrived. What decompose said ({self._log}):", file=sys.stderr)
         print(self._log.read_text(errors="replace")[-4000:], file=sys.stderr)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PillowImage
 
+from monet_perception.files import replacing
 from monet_perception.geometry import RegionOfInterest
 from monet_perception.nodes.overlay import Region, draw_overlay, write_text
 
@@ -56,7 +58,10 @@ def draw_panels(
 
 @dataclass
 class Pictures:
-    """Collects the panels of a run and writes them.
+    """Collects the panels of a run and writes them; files of an earlier run stay until `close`.
+
+    Every frame gets the size of the first: what is wider or higher is cut off at the right and below, what is smaller
+    is filled up with white. Panels come and go at the right, so that those that both frames have stay where they are.
 
     Attributes:
         folder: is made if it doesn't exist; files in it are replaced.
@@ -65,7 +70,9 @@ class Pictures:
 
     folder: Path
     animation: bool = False
+    _shape: tuple[int, ...] = field(default=(), init=False, repr=False)
     _video: Any = field(default=None, init=False, repr=False)
+    _unfinished: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
     _waiting: list[tuple[float, NDArray[np.uint8]]] = field(default_factory=list, init=False, repr=False)
     _best: tuple[tuple[float, ...], NDArray[np.uint8]] | None = field(default=None, init=False, repr=False)
     _frames: list[tuple[float, NDArray[np.uint8]]] = field(default_factory=list, init=False, repr=False)
@@ -92,9 +99,13 @@ class Pictures:
 
         Args:
             stamp: seconds; the first few set the video's rate.
-            panels: uint8 [h, w, 3] RGB, the same size every time.
+            panels: uint8 [h, w, 3] RGB, even sides.
             merit: the frame with the largest becomes the still picture.
+        Raises:
+            OSError: the video can't be written.
         """
+        self._shape = self._shape or panels.shape
+        panels = _fitted(panels, self._shape)
         self._write_video(stamp, panels)
         if self._best is None or merit > self._best[0]:
             self._best = merit, panels
@@ -106,13 +117,17 @@ class Pictures:
 
         Returns:
             What was written.
+        Raises:
+            OSError: a file can't be written.
         """
         if self._best is None:
             return []
         if self._video is None:
             self._open_video()
         self._video.release()
-        cv2.imwrite(str(self.still), cv2.cvtColor(self._best[1], cv2.COLOR_RGB2BGR))
+        self._unfinished.close()
+        with replacing(self.still) as temporary:
+            PillowImage.fromarray(self._best[1]).save(temporary)
         written = [self.video, self.still]
         if self.animation:
             write_gif(self.gif, self._frames)
@@ -128,14 +143,16 @@ class Pictures:
             self._open_video()
 
     def _open_video(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         intervals = np.diff([stamp for stamp, _ in self._waiting])
         interval = float(np.median(intervals[intervals > 0])) if (intervals > 0).any() else 0.1
-        height, width = self._waiting[0][1].shape[:2]
+        height, width = self._shape[:2]
         codec = cv2.VideoWriter.fourcc(*"mp4v")  # the one that OpenCV's wheels can write everywhere
-        self._video = cv2.VideoWriter(str(self.video), codec, min(60.0, 1 / interval), (width, height))
-        if not self._video.isOpened():
-            raise OSError(f"{self.video} can't be written")
+        with ExitStack() as stack:
+            temporary = stack.enter_context(replacing(self.video))
+            video = cv2.VideoWriter(str(temporary), codec, min(60.0, 1 / interval), (width, height))
+            if not video.isOpened():
+                raise OSError(f"{self.video} can't be written: is there space on the disk, and may one write there?")
+            self._video, self._unfinished = video, stack.pop_all()
         for _, panels in self._waiting:
             self._video.write(cv2.cvtColor(panels, cv2.COLOR_RGB2BGR))
         self._waiting = []
@@ -154,24 +171,39 @@ def _panel(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
+def _fitted(panels: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Panels cut or filled up with white at the right and below."""
+    if panels.shape == shape:
+        return panels
+    height, width = min(panels.shape[0], shape[0]), min(panels.shape[1], shape[1])
+    canvas = np.full(shape, 255, np.uint8)
+    canvas[:height, :width] = panels[:height, :width]
+    return canvas
+
+
 def write_gif(path: Path, frames: list[tuple[float, NDArray[np.uint8]]], largest: int = ANIMATION_BYTES) -> None:
     """Writes an animation at the speed of the stamps, smaller than the frames where it would grow too large.
 
     Args:
         path: where to.
-        frames: (stamp in seconds, uint8 [h, w, 3] RGB), at least one.
+        frames: (stamp in seconds, uint8 [h, w, 3] RGB), at least one, all of one size.
         largest: bytes.
+    Raises:
+        OSError: the file can't be written.
     """
     stamps = np.array([stamp for stamp, _ in frames])
     duration = max(20, int(1000 * np.median(np.diff(stamps)))) if len(frames) > 1 else 1000
     width = min(800, frames[0][1].shape[1])
-    while True:
-        pictures = [_quantised(panels, width) for _, panels in frames]
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0, optimize=True)
-        size = path.stat().st_size
-        if size <= largest or width <= 64:
-            return
-        width = int(0.95 * width * np.sqrt(largest / size))  # bytes go with the area
+    with replacing(path) as temporary:
+        while True:
+            pictures = [_quantised(panels, width) for _, panels in frames]
+            pictures[0].save(
+                temporary, save_all=True, append_images=pictures[1:], duration=duration, loop=0, optimize=True
+            )
+            size = temporary.stat().st_size
+            if size <= largest or width <= 64:
+                return
+            width = int(0.95 * width * np.sqrt(largest / size))  # bytes go with the area
 
 
 def _quantised(panels: NDArray[np.uint8], width: int) -> PillowImage.Image:

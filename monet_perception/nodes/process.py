@@ -21,6 +21,8 @@ except ImportError:  # not in the first releases of Jazzy
 
 NOT_CONFIGURED = "can't be configured"
 """How a node begins to say why it has no network; the demo looks for it."""
+NOT_WRITTEN = 2
+"""Exit status of a viewer that couldn't write its pictures; the demo looks for it."""
 TICK = 0.1
 """Seconds after which a signal is noticed at the latest."""
 

@@ -29,7 +29,7 @@ from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, 
 from monet_perception.nodes.depth import NANOSECONDS, stamp_nanoseconds
 from monet_perception.nodes.overlay import Region
 from monet_perception.nodes.pictures import Pictures, draw_panels
-from monet_perception.nodes.process import ros, spin
+from monet_perception.nodes.process import NOT_WRITTEN, ros, spin
 from monet_perception.nodes.separation import separated
 from monet_perception.nodes.slot_messages import read_masks, read_reconstructions, read_region
 from monet_perception.palette import track_colours
@@ -243,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the viewer until it is told to stop; returns 0, or 1 if no slots arrived."""
+    """Runs the viewer until it is told to stop; returns 0, or 1 if no slots arrived, or `NOT_WRITTEN`."""
     os.nice(5)  # drawing must not take the time of the network that it shows
     arguments = sys.argv if args is None else args
     options = _parser().parse_args(remove_ros_args(arguments)[1:])
@@ -251,9 +251,17 @@ def main(args: list[str] | None = None) -> int:
         print("viewer: --show needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set", file=sys.stderr)
         return 1  # asked first, because Qt would end the process
     pictures = Pictures(options.output, animation=options.gif) if options.output else None
+    try:
+        return _run(arguments, pictures, options.show)
+    except OSError as error:
+        print(f"viewer: {error}", file=sys.stderr)
+        return NOT_WRITTEN
+
+
+def _run(arguments: list[str], pictures: Pictures | None, show: bool) -> int:
     console = Console()
     with ros(arguments) as stop:
-        node = ViewerNode(pictures, show=options.show)
+        node = ViewerNode(pictures, show=show)
         try:
             _watch(node, console, stop)
         finally:
