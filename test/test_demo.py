@@ -23,20 +23,21 @@ from monet_perception.nodes.pictures import ANIMATION_FRAMES, Pictures, draw_pan
 FRAMES, RATE = 15, 10
 
 
-def write_clip(folder: Path) -> Path:
+def write_clip(folder: Path, compressed: bool = False) -> Path:
     """A square that moves over a plain background, with depth, camera_info and labels, as MCAP."""
     types = get_typestore(Stores.ROS2_JAZZY)
+    image_topic = "/camera/image/compressed" if compressed else "/camera/image"
     kinds = {
-        "/camera/image": "sensor_msgs/msg/Image",
+        image_topic: f"sensor_msgs/msg/{'CompressedImage' if compressed else 'Image'}",
         "/camera/depth": "sensor_msgs/msg/Image",
         "/camera/labels": "sensor_msgs/msg/Image",
         "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
     }
-    image, info, header, time, region = (
+    image, jpeg, info, header, time, region = (
         types.types[name]
         for name in (
-            "sensor_msgs/msg/Image", "sensor_msgs/msg/CameraInfo", "std_msgs/msg/Header",
-            "builtin_interfaces/msg/Time", "sensor_msgs/msg/RegionOfInterest",
+            "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo",
+            "std_msgs/msg/Header", "builtin_interfaces/msg/Time", "sensor_msgs/msg/RegionOfInterest",
         )
     )  # fmt: skip
     with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -53,6 +54,9 @@ def write_clip(folder: Path) -> Path:
                 data = np.frombuffer(pixels.tobytes(), np.uint8)
                 return image(head, 48, 64, encoding, 0, pixels.nbytes // 48, data)
 
+            picture = message("rgb8", colours)
+            if compressed:
+                picture = jpeg(head, "jpeg", cv2.imencode(".jpg", np.ascontiguousarray(colours[..., ::-1]))[1].ravel())
             k = np.array([60, 0, 32, 0, 60, 24, 0, 0, 1], float)
             nothing = np.zeros(0), np.eye(3).ravel(), np.zeros(12)
             calibration = info(head, 48, 64, "", nothing[0], k, nothing[1], nothing[2], 0, 0, region(0, 0, 0, 0, False))
@@ -60,7 +64,7 @@ def write_clip(folder: Path) -> Path:
                 "/camera/camera_info": calibration,
                 "/camera/depth": message("16UC1", depth),
                 "/camera/labels": message("mono8", labels),
-                "/camera/image": message("rgb8", colours),
+                image_topic: picture,
             }.items():
                 writer.write(connections[topic], stamp, types.serialize_cdr(content, kinds[topic]))
     return next(folder.glob("*.mcap"))
@@ -95,6 +99,18 @@ def test_the_demo_ends_by_itself_with_a_video_a_picture_and_a_summary(clip, tmp_
     assert re.search(r"[+-]\d\.\d\d [+-]\d\.\d\d \+\d\.\d\d", run.stdout)
 
 
+def test_a_clip_of_compressed_images_is_answered_too(tmp_path):
+    checkpoint = tmp_path / "a.safetensors"
+    save_checkpoint(checkpoint, Monet(PRESETS["monet_rn18_star"]), dataset="none", steps=0)
+    clip = write_clip(tmp_path / "clip", compressed=True)
+    run = demo("--clip", clip, "--checkpoint", checkpoint, "--output", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    assert re.search(rf"[1-9]\d* of {FRAMES} frames answered", run.stdout)
+    # The square is where it was recorded, in its colour: the images were decoded, not only counted.
+    camera = cv2.imread(str(tmp_path / "out/overlay.png"))[30:, :360]
+    assert (np.abs(camera.astype(int) - [40, 60, 250]).max(axis=2) < 40).mean() > 0.05
+
+
 def test_without_slots_the_demo_fails_and_shows_why(clip, tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"PK\x03\x04 no checkpoint")
     run = demo("--clip", clip, "--checkpoint", tmp_path / "broken.safetensors", "--output", tmp_path / "out")
@@ -110,10 +126,12 @@ def test_a_missing_file_is_named_at_once(clip, tmp_path, option, name):
     assert f"no {name} at {tmp_path / 'none'}" in run.stderr
 
 
-def test_a_clip_that_is_none(tmp_path):
+def test_a_clip_that_is_none_is_refused_at_once(tmp_path):
     (tmp_path / "a.mcap").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="can't be read as a recording"):
-        Clip(tmp_path / "a.mcap")
+    run = demo("--clip", tmp_path / "a.mcap", "--output", tmp_path / "out")
+    assert run.returncode == 1
+    assert re.search(r"demo: .*a\.mcap can't be read as a recording", run.stderr)
+    assert not (tmp_path / "out").exists()  # no node was started
 
 
 @pytest.mark.skipif(not DEMO_CLIP.exists(), reason="the shipped clip is not made yet")

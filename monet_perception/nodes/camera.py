@@ -70,7 +70,6 @@ class Clip:
             raise FileNotFoundError(f"no clip at {path}")
         reader = self._open()
         self.topics: dict[str, str] = {c.topic: c.msgtype for c in reader.connections if c.msgtype in PLAYED}
-        self.images = sum(c.msgcount for c in reader.connections if c.topic in IMAGES)
         reader.close()
         self.image_topic = next((topic for topic in IMAGES if topic in self.topics), "")
         if not self.image_topic:

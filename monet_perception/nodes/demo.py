@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from monet_perception.nodes.camera import DEMO_CLIP
+from monet_perception.nodes.camera import DEMO_CLIP, Clip
 from monet_perception.nodes.process import NOT_CONFIGURED, NOT_WRITTEN
 
 PATIENCE = 120.0
@@ -26,10 +26,12 @@ class Demo:
 
     Args:
         options: of the command line.
+        compressed: whether the clip's images are compressed.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, compressed: bool) -> None:
         self._options = options
+        self._transport = "compressed" if compressed else "raw"
         options.output.mkdir(parents=True, exist_ok=True)
         self._log = options.output / "decompose.log"
         # The user's robot, if there is one, is on the network; the demo stays on this machine unless told otherwise.
@@ -63,7 +65,7 @@ class Demo:
         return [
             "--ros-args",
             *("-r", "image:=/camera/image", "-r", "depth:=/camera/depth", "-r", "camera_info:=/camera/camera_info"),
-            *("-p", f"device:={options.device}"),
+            *("-p", f"device:={options.device}", "-p", f"transport:={self._transport}"),
             *(["-p", f"checkpoint:={options.checkpoint}"] if options.checkpoint else []),
         ]
 
@@ -128,14 +130,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the demo; returns 0, or 1 if no slots arrived or a file is missing."""
+    """Runs the demo; returns 0, or 1 if no slots arrived or a file is missing or can't be read or written."""
     options = _parser().parse_args((sys.argv if args is None else args)[1:])
     for what, path in (("clip", options.clip), ("checkpoint", options.checkpoint)):
         if path is not None and not path.exists():
             print(f"demo: no {what} at {path}; name one with --{what}", file=sys.stderr)
             return 1
+    try:
+        clip = Clip(options.clip)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the three nodes as well
-    return Demo(options).run()
+    return Demo(options, compressed=clip.image_topic.endswith("/compressed")).run()
 
 
 if __name__ == "__main__":
