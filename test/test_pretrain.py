@@ -127,13 +127,13 @@ def test_masks_are_learnt_and_fit_starts_from_them(store: Path, tmp_path: Path) 
         "model__optimiser__attention_lr": 5e-3,
         "model__object_weight": 20,
         "model__dice_weight": 3,
-        "trainer__val_check_interval": 30,
+        "trainer__val_check_interval": 60,
         "data__val_fraction": 0.2,
     }
-    assert pretrained("masks", store, tmp_path / "masks", 60, **settings) == 0
+    assert pretrained("masks", store, tmp_path / "masks", 120, **settings) == 0
     first, last = [json.loads(line) for line in (tmp_path / "masks/validation.jsonl").read_text().splitlines()]
     assert last["total"] < first["total"]
-    assert last["ari"] > 0.1  # chance is zero; 0.20 to 0.24 were seen on three CPUs
+    assert last["ari"] > 0.2  # chance is zero
     monet, info = load_checkpoint(tmp_path / "masks/last.safetensors")
     assert info.dataset == "squares/train (instance masks)"
     assert "mse" not in info.metrics
