@@ -39,7 +39,6 @@ EXTRAS = {
         "ros-jazzy-rmw-fastrtps-cpp",
         "ros-jazzy-sensor-msgs",
         "ros-jazzy-std-msgs",
-        "ros-jazzy-std-srvs",
         "ros-jazzy-visualization-msgs",
     ],
     "demo": ["rich>=13", "rosbags>=0.11", "rosbags-image>=0.10"],  # to read recordings, and to show what comes of them
@@ -51,7 +50,6 @@ EXTRAS = {
         "onnxscript>=0.5",
         "pillow>=10",
         "protobuf>=5",
-        "psutil>=6",
         "pyyaml>=6",
         "rich>=13",
         "scikit-learn>=1.6",
