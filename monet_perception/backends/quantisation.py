@@ -120,7 +120,7 @@ class SubPixel(nn.Module):
     """A transposed 5x5 convolution of stride 2 as four convolutions, one for each parity of the output's pixels.
 
     Output pixel 2 j + p takes tap 2 a + p from input pixel j + 1 - a: three taps of even outputs, from j - 1 to j + 1,
-    and two of odd ones, from j to j + 1. Together that are the 25 taps; a single 3x3 convolution would need 36.
+    and two of odd ones, from j to j + 1. Together these are the 25 taps; a single 3x3 convolution would need 36.
     """
 
     def __init__(self, layer: TransposedConvolution) -> None:

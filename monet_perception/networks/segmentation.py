@@ -47,7 +47,7 @@ class ResNetEncoder(nn.Module):
         return features
 
 
-# Input channels from which on a CPU spends more time on reordering the kernel than on the convolution.
+# Input channels from which a CPU spends more time on reordering the kernel than on the convolution.
 WIDE = 1024
 
 
