@@ -32,8 +32,9 @@ from scipy.stats import chi2
 
 from monet_perception.geometry import SlotGeometry, slot_geometry
 from monet_perception.recording import FIRST_OBJECT_LABEL, Frame, label_masks, read_frames
+from monet_perception.similarity import mask_overlap
 from monet_perception.slots import MIN_AREA
-from monet_perception.tracking import Tracker, mask_overlap
+from monet_perception.tracking import Tracker
 
 CLIP = Path(__file__).parents[1] / "monet_perception" / "data" / "demo.mcap"
 LEVELS = (0.5, 0.9, 0.95)

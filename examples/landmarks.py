@@ -29,7 +29,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
 from monet_perception.geometry import Intrinsics, RegionOfInterest, SlotGeometry
-from monet_perception.tracking import latent_distance
+from monet_perception.similarity import latent_distance
 
 Array = NDArray[np.float64]
 
@@ -148,7 +148,7 @@ class LandmarkMap:
         gate: probability with which an observation of a landmark falls within its gate (chi-square, 3 degrees of
         freedom).
         noise_share: share of an observation's standard deviation that differs from frame to frame; the rest is bias.
-        max_latent_distance: largest `tracking.latent_distance` at which a new track continues an old landmark.
+        max_latent_distance: largest `similarity.latent_distance` at which a new track continues an old landmark.
         motion: standard deviation in metres by which an object may wander in one second; 0 for a static scene.
         patience: seconds for which a landmark may be in view and not be seen before it is given up. Only frames whose
             view is known count.

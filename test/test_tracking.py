@@ -12,8 +12,9 @@ from scipy.stats import norm
 from monet_perception.decomposer import Decomposer
 from monet_perception.nodes.camera import DEMO_CLIP
 from monet_perception.recording import label_masks, read_frames
+from monet_perception.similarity import latent_distance, mask_overlap
 from monet_perception.slots import mask_ownership, owned_pixels
-from monet_perception.tracking import NO_TRACK, Tracker, latent_distance, mask_overlap
+from monet_perception.tracking import NO_TRACK, Tracker
 
 SIZE, LATENTS = 24, 8
 FIRST_OBJECT = 4
