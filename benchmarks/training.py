@@ -33,8 +33,9 @@ from lightning.pytorch import Callback
 
 from monet_perception.networks import PRESETS, Monet, monet_loss
 from train.cost import Profile, Setting, count, time_all
+from train.data.layout import StoreLayout
 from train.data.module import SceneData
-from train.data.store import StoreWriter
+from train.data.store_writer import StoreWriter
 from train.fit import make_cli
 from train.profile import relative_time
 from train.task import unit_images
@@ -79,8 +80,8 @@ class ClockSteps(Callback):
 def random_store(path: Path, count: int, size: int = 64) -> Path:
     """A store of noise: what is in an image does not change the time that it takes."""
     rng = np.random.default_rng(0)
-    with StoreWriter(path, dataset="noise", split="train", source="benchmark", licence="CC0-1.0", height=size,
-                     width=size, count=count, labels=True) as writer:  # fmt: skip
+    layout = StoreLayout("noise", "train", "benchmark", "CC0-1.0", height=size, width=size, labels=True)
+    with StoreWriter(path, layout, count) as writer:
         images = rng.integers(0, 256, (count, size, size, 3), np.uint8)
         writer.write(0, images=images, labels=np.ones((count, size, size), np.uint8))
     return path

@@ -10,7 +10,9 @@ import torch
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.networks import Monet, MonetConfig
-from train.data.store import Store, StoreWriter
+from train.data.layout import FactorInfo, StoreLayout
+from train.data.store import Store
+from train.data.store_writer import StoreWriter
 
 BACKGROUND = 2  # floor and wall
 ENTITIES = 3
@@ -42,12 +44,13 @@ def paint_store(path: Path, count: int = 24, size: int = 32, seed: int = 0, labe
             for name, value in (("x", x), ("y", y), ("size", radius)):
                 factors[name][i, entity] = value
             shapes[i, entity] = shape
-    described = {name: {"kind": "continuous", "values": None, "unit": "px"} for name in factors}
+    described: dict[str, FactorInfo] = {name: {"kind": "continuous", "values": None, "unit": "px"} for name in factors}
     described["shape"] = {"kind": "categorical", "values": ["disc", "square"], "unit": None}
-    with StoreWriter(
-        path, dataset="painted", split="test", source="test", licence="none", height=size, width=size, count=count,
-        seed=seed, background_labels=BACKGROUND, labels=labels, factors=described, entities=ENTITIES,
-    ) as writer:  # fmt: skip
+    layout = StoreLayout(
+        "painted", "test", "test", "none", height=size, width=size, seed=seed, background_labels=BACKGROUND,
+        labels=labels, factors=described, entities=ENTITIES,
+    )  # fmt: skip
+    with StoreWriter(path, layout, count) as writer:
         writer.write(0, images=images, labels=truth if labels else None, factors={**factors, "shape": shapes})
     return Store.open(path)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from train.data.source import BrokenRecord, Layout, Sample
+from train.data.layout import StoreLayout
+from train.data.source import BrokenRecord, Sample
 from train.prepare import prepare
 
 RECORDS = 160
@@ -20,7 +21,7 @@ def image_of(record: int) -> np.ndarray:
 
 class SlowSource:
     records = RECORDS
-    layout = Layout("slow", "train", "a test", "none", SIZE, SIZE, labels=True, groups=True)
+    layout = StoreLayout("slow", "train", "a test", "none", SIZE, SIZE, labels=True, groups=True)
 
     def __init__(self, seconds: float, interrupt_at: int | None = None) -> None:
         self.pause = seconds / RECORDS

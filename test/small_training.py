@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from train.data.store import StoreWriter
+from train.data.layout import StoreLayout
+from train.data.store_writer import StoreWriter
 
 IMAGE_SIZE = 16
 NETWORK = "{image_size: 16, slots: 4, encoder: resnet18, decoder_channels: [8], unet_channels: [4, 4], latent_size: 4}"
@@ -25,12 +26,11 @@ def write_squares(path: Path, count: int = 60, seed: int = 0, labels: bool = Tru
             images[image, y : y + width, x : x + width] = colour
             masks[image, y : y + width, x : x + width] = background + entity
             tone[image, entity] = bright
-    writer = StoreWriter(
-        path, dataset="squares", split="train", source="test", licence="CC0-1.0", height=size, width=size, count=count,
-        labels=labels, background_labels=background,
+    layout = StoreLayout(
+        "squares", "train", "test", "CC0-1.0", height=size, width=size, labels=labels, background_labels=background,
         factors={"tone": {"kind": "categorical", "values": ["dark", "bright"], "unit": None}}, entities=3,
     )  # fmt: skip
-    with writer:
+    with StoreWriter(path, layout, count) as writer:
         writer.write(0, images=images, labels=masks if labels else None, factors={"tone": tone})
     return path
 

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 
+from train.data.layout import StoreLayout
+from train.data.manifest import StoreError
 from train.data.module import SceneData
 from train.data.sampler import EpochSampler, epoch_order, split_indices
-from train.data.store import Store, StoreError, StoreWriter
+from train.data.store import Store
+from train.data.store_writer import StoreWriter
 
 COUNT = 103
 COUNTS = st.integers(1, 300)
@@ -24,9 +27,9 @@ EPOCHS = st.integers(0, 1000)
 
 
 def make_store(path: Path, count: int = COUNT, *, groups: bool = False, size: int = 4) -> Path:
-    fields: dict[str, Any] = {"dataset": "numbers", "split": "train", "source": "a test", "licence": "none"}
+    layout = StoreLayout("numbers", "train", "a test", "none", height=size, width=size, labels=True, groups=groups)
     number = np.arange(count)[:, None, None]
-    with StoreWriter(path, **fields, height=size, width=size, count=count, labels=True, groups=groups) as writer:
+    with StoreWriter(path, layout, count) as writer:
         images = np.broadcast_to(number[..., None], (count, size, size, 3)) + np.arange(3)
         labels = np.broadcast_to(number % 7, (count, size, size))
         optional = {"groups": np.arange(count, dtype=np.int32) // 10} if groups else {}

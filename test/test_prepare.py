@@ -17,8 +17,9 @@ from published_files import clevr, objects_room, scenenet_trajectory, write_tfre
 from slow_source import SlowSource
 
 from train.data.crop import Crop
+from train.data.manifest import StoreError
 from train.data.source import SourceError
-from train.data.store import Store, StoreError
+from train.data.store import Store
 from train.prepare import main, prepare
 
 ENTITIES = {"train": 7, "six_objects": 10, "identical_color": 10, "empty_room": 4}

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from train.data.store import Store, StoreError
+from train.data.manifest import StoreError
+from train.data.store import Store
 from train.render import main
 
 COUNT = 400  # more than one process's share

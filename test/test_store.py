@@ -1,6 +1,7 @@
 """The store: what is written comes back, what is wrong doesn't open, what was interrupted goes on."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import pickle
@@ -13,29 +14,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.data.store import Factor, Store, StoreError, StoreWriter
+from train.data.layout import FactorInfo, StoreLayout
+from train.data.manifest import StoreError
+from train.data.store import Store
+from train.data.store_writer import StoreWriter
 
-FACTORS: dict[str, Factor] = {
+FACTORS: dict[str, FactorInfo] = {
     "size": {"kind": "continuous", "values": None, "unit": "m"},
     "shape": {"kind": "categorical", "values": ["cube", "ball"], "unit": None},
 }
-FIELDS: dict[str, Any] = {
-    "dataset": "made up",
-    "split": "train",
-    "source": "a test",
-    "licence": "none",
-    "height": 6,
-    "width": 8,
-    "seed": 3,
-    "background_labels": 4,
-    "labels": True,
-    "factors": FACTORS,
-    "entities": 2,
-    "depth": True,
-    "camera_fields": ("fx", "fy"),
-    "groups": True,
-    "options": {"crop": "0:6,0:8", "records": (0, None)},
-}
+LAYOUT = StoreLayout(
+    dataset="made up",
+    split="train",
+    source="a test",
+    licence="none",
+    height=6,
+    width=8,
+    seed=3,
+    background_labels=4,
+    labels=True,
+    factors=FACTORS,
+    entities=2,
+    depth=True,
+    camera_fields=("fx", "fy"),
+    groups=True,
+    options={"crop": "0:6,0:8", "records": (0, None)},
+)
 COUNT = 12
 
 
@@ -72,7 +76,7 @@ def assert_holds_contents(store: Store, count: int = COUNT) -> None:
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Path:
-    with StoreWriter(tmp_path / "store", **FIELDS, count=COUNT) as writer:
+    with StoreWriter(tmp_path / "store", LAYOUT, COUNT) as writer:
         writer.write(0, **rows(0, COUNT))
     return tmp_path / "store"
 
@@ -106,30 +110,30 @@ def test_chunks_in_any_order_with_interruptions(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], edges: set[int], data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("stores") / "store"
-    fields = {name: FIELDS[name] for name in ("dataset", "split", "source", "licence", "height", "width")}
+    layout = StoreLayout("made up", "train", "a test", "none", height=6, width=8)
     images = contents()["images"]
     chunks = list(itertools.pairwise(sorted({0, COUNT, *edges})))
     for start, stop in sorted(chunks, key=lambda chunk: order.index(chunk[0])):
-        writer = StoreWriter(path, **fields, count=COUNT)
+        writer = StoreWriter(path, layout, COUNT)
         writer.write(start, images=images[start:stop])
         if data.draw(st.booleans(), "noted down"):
             writer.sync()
         with pytest.raises(StoreError, match="not finished"):
             Store.open(path)
         writer.close()  # as far as the files go, what a killed process leaves
-    with StoreWriter(path, **fields, count=COUNT) as writer:
+    with StoreWriter(path, layout, COUNT) as writer:
         for start, stop in list(writer.missing(chunk=5)):
             writer.write(start, images=images[start:stop])
     np.testing.assert_array_equal(Store.open(path, verify=True).images, images)
 
 
 def test_a_store_of_unknown_count_ends_where_writing_ends(tmp_path: Path) -> None:
-    writer = StoreWriter(tmp_path / "store", **FIELDS)
+    writer = StoreWriter(tmp_path / "store", LAYOUT)
     writer.write(0, **rows(0, 9), state={"record": 11})
     writer.sync()
     writer.write(9, **rows(9, 12), state={"record": 15})
     writer.close()
-    with StoreWriter(tmp_path / "store", **FIELDS) as writer:
+    with StoreWriter(tmp_path / "store", LAYOUT) as writer:
         assert (writer.written, writer.state) == (9, {"record": 11})
         store = writer.finish({"skipped": 2})
     assert_holds_contents(store, count=9)
@@ -138,24 +142,37 @@ def test_a_store_of_unknown_count_ends_where_writing_ends(tmp_path: Path) -> Non
 
 
 def test_an_error_keeps_what_was_written(tmp_path: Path) -> None:
-    with contextlib.suppress(ZeroDivisionError), StoreWriter(tmp_path / "store", **FIELDS, count=COUNT) as writer:
+    with contextlib.suppress(ZeroDivisionError), StoreWriter(tmp_path / "store", LAYOUT, COUNT) as writer:
         writer.write(0, **rows(0, 5))
         raise ZeroDivisionError
-    assert list(StoreWriter(tmp_path / "store", **FIELDS, count=COUNT).missing(chunk=100)) == [(5, COUNT)]
+    assert list(StoreWriter(tmp_path / "store", LAYOUT, COUNT).missing(chunk=100)) == [(5, COUNT)]
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path / "store", LAYOUT, COUNT)
+    writer.write(0, **rows(0, COUNT))
+    writer.sync()
+    writer.close()
+    (tmp_path / ".store.partial" / ".progress.0123abcd.part.json").write_text("{")
+    (tmp_path / ".store.partial" / "manifest.json").write_text("{}")
+    with StoreWriter(tmp_path / "store", LAYOUT, COUNT) as writer:
+        assert writer.written == COUNT
+    assert_holds_contents(Store.open(tmp_path / "store", verify=True))
+    assert not list((tmp_path / "store").glob(".*"))
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"options": {}}, {"width": 9}, {"depth": False}])
 def test_another_recipe_starts_clean(tmp_path: Path, change: dict[str, Any]) -> None:
-    writer = StoreWriter(tmp_path / "store", **FIELDS, count=COUNT)
+    writer = StoreWriter(tmp_path / "store", LAYOUT, COUNT)
     writer.write(0, **rows(0, 5))
     writer.sync()
     writer.close()
-    other = StoreWriter(tmp_path / "store", **{**FIELDS, **change}, count=COUNT)
+    other = StoreWriter(tmp_path / "store", dataclasses.replace(LAYOUT, **change), COUNT)
     assert other.written == 0
 
 
 def test_finish_refuses_gaps_and_nothing(tmp_path: Path) -> None:
-    writer = StoreWriter(tmp_path / "store", **FIELDS, count=COUNT)
+    writer = StoreWriter(tmp_path / "store", LAYOUT, COUNT)
     with pytest.raises(StoreError, match="nothing was written"):
         writer.finish()
     writer.write(0, **rows(0, 3))
@@ -168,28 +185,21 @@ def test_finish_refuses_gaps_and_nothing(tmp_path: Path) -> None:
 
 
 def test_two_writers_at_once(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "store", **FIELDS, count=COUNT) as writer:
+    with StoreWriter(tmp_path / "store", LAYOUT, COUNT) as writer:
         with pytest.raises(StoreError, match="another process"):
-            StoreWriter(tmp_path / "store", **FIELDS, count=COUNT)
+            StoreWriter(tmp_path / "store", LAYOUT, COUNT)
         writer.write(0, **rows(0, COUNT))
     assert_holds_contents(Store.open(tmp_path / "store"))
 
 
 def test_a_store_is_replaced_only_on_request_and_only_when_the_new_one_is_whole(finished: Path) -> None:
     with pytest.raises(StoreError, match="exists"):
-        StoreWriter(finished, **FIELDS, count=1)
-    with StoreWriter(finished, **FIELDS, count=3, overwrite=True) as writer:
+        StoreWriter(finished, LAYOUT, 1)
+    with StoreWriter(finished, LAYOUT, 3, overwrite=True) as writer:
         writer.write(0, **rows(0, 3))
         assert_holds_contents(Store.open(finished))
     assert_holds_contents(Store.open(finished, verify=True), count=3)
     assert not list(finished.parent.glob(".*"))
-
-
-def test_discard_leaves_nothing(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "store", **FIELDS, count=COUNT) as writer:
-        writer.write(0, **rows(0, 3))
-        writer.discard()
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -205,7 +215,7 @@ def test_discard_leaves_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_rows_are_refused_and_nothing_is_lost(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    writer = StoreWriter(tmp_path / "store", **FIELDS, count=1)
+    writer = StoreWriter(tmp_path / "store", LAYOUT, 1)
     with pytest.raises(StoreError, match=message):
         writer.write(0, **{**rows(0, 1), **change})
     assert writer.written == 0

@@ -25,11 +25,13 @@ from tqdm import tqdm
 from train.data.bag import Bag
 from train.data.crop import Crop
 from train.data.images import ImageFolder
+from train.data.manifest import StoreError
 from train.data.multi_object import CLEVR_CROP, Clevr, ObjectsRoom, Split, Variant
 from train.data.scenenet import CROP as SCENENET_CROP
 from train.data.scenenet import SceneNet, SceneNetSplit
 from train.data.source import Sample, Source, SourceError
-from train.data.store import Store, StoreError, StoreWriter
+from train.data.store import Store, array_path
+from train.data.store_writer import StoreWriter
 
 _CHUNK_BYTES = 8 << 20
 
@@ -48,7 +50,7 @@ def prepare(source: Source, path: Path, *, overwrite: bool = False, skip_broken:
     """
     layout = source.layout
     chunk = max(1, _CHUNK_BYTES // (layout.height * layout.width * 3))
-    with layout.writer(path, overwrite) as writer:
+    with StoreWriter(path, layout, overwrite=overwrite) as writer:
         record: int = writer.state.get("record", 0)
         broken: list[int] = writer.state.get("broken", [])
         samples: list[Sample] = []
@@ -113,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _describe(store: Store) -> str:
     manifest = store.manifest
     parts = [name for name in manifest.arrays if name != "images"]
-    size = sum((store.path / f"{name}.npy").stat().st_size for name in manifest.arrays)
+    size = sum(array_path(store.path, name).stat().st_size for name in manifest.arrays)
     skipped = manifest.statistics.get("skipped", 0)
     return (
         f"{store.path}: {manifest.count:,} images of {manifest.height}x{manifest.width}"

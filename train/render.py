@@ -27,7 +27,7 @@ import cv2
 from tqdm import tqdm
 
 from monet_perception.files import replacing
-from train.data.store import StoreError
+from train.data.manifest import StoreError
 from train.scenes.clip import write_clip
 from train.scenes.drawing import Order, draw_store, usable_cores
 from train.scenes.recipe import KINDS

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.crop import Crop, resize_image, resize_map
-from train.data.source import BrokenRecord, Layout, Sample, SourceError
+from train.data.layout import StoreLayout
+from train.data.source import BrokenRecord, Sample, SourceError
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -55,7 +56,7 @@ class Bag:
             self.labels_topic = _image_topic(reader, labels_topic, source) if labels_topic else None
             messages = reader.topics[self.topic].msgcount
         self.records = -(-messages // every)
-        self.layout = Layout(
+        self.layout = StoreLayout(
             dataset="bag",
             split="train",
             source=source.name,

@@ -10,7 +10,8 @@ import numpy as np
 
 from train.data.crop import Crop, resize_image, resize_map
 from train.data.decode import read_image, read_map
-from train.data.source import BrokenRecord, Layout, Sample, SourceError
+from train.data.layout import StoreLayout
+from train.data.source import BrokenRecord, Sample, SourceError
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -48,7 +49,7 @@ class ImageFolder:
         self._source, self._labels = source, labels
         self.size, self.crop = size, crop
         names = "\n".join(str(path.relative_to(source)) for path in self._paths)
-        self.layout = Layout(
+        self.layout = StoreLayout(
             dataset="images",
             split="train",
             source=source.name,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
+
+from train.data.layout import StoreDescription, StoreLayout
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_VERSION = 1
@@ -14,15 +17,6 @@ MANIFEST_VERSION = 1
 
 class StoreError(ValueError):
     """A store is missing, incomplete, damaged, or is asked for what it can't hold."""
-
-
-class Factor(TypedDict):
-    """One ground-truth property of every object, such as its colour."""
-
-    kind: Literal["continuous", "categorical"]
-    values: list[str] | None
-    """Names of the categories in the order of their numbers; None for continuous factors."""
-    unit: str | None
 
 
 class ArrayInfo(TypedDict):
@@ -34,33 +28,29 @@ class ArrayInfo(TypedDict):
     """Of the whole file, header included: what `sha256sum FILE` prints."""
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """Description of a store.
+@dataclass(frozen=True, kw_only=True)
+class Manifest(StoreDescription):
+    """Description of a store that is complete.
 
-    Labels below `background_labels` are background; the object with index e in the factors has label
-    `background_labels + e`.
+    Attributes:
+        count: number of images.
+        statistics: what happened while it was made, such as the number of records skipped; JSON.
+        arrays: by file name without its suffix: images, labels, factors/size, ...
+        version: of the format.
     """
 
-    dataset: str
-    split: str
-    source: str
-    licence: str
     count: int
-    height: int
-    width: int
-    seed: int | None = None
-    background_labels: int = 1
-    factors: dict[str, Factor] = field(default_factory=dict)
-    camera_fields: tuple[str, ...] = ()
-    """Names of the columns of cameras.npy."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """The settings that the store was made with, as far as they decide its contents."""
-    statistics: dict[str, Any] = field(default_factory=dict)
-    """What happened while it was made, such as the number of records skipped."""
-    arrays: dict[str, ArrayInfo] = field(default_factory=dict)
-    """By file name without its suffix: images, labels, factors/size, ..."""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, ArrayInfo] = field(default_factory=dict)
     version: int = MANIFEST_VERSION
+
+    @classmethod
+    def of(
+        cls, layout: StoreLayout, count: int, arrays: Mapping[str, ArrayInfo], statistics: Mapping[str, Any]
+    ) -> Manifest:
+        """The manifest of a store that was made after `layout`."""
+        described = {f.name: getattr(layout, f.name) for f in dataclasses.fields(StoreDescription)}
+        return cls(**described, count=count, arrays=arrays, statistics=statistics)
 
     def to_json(self) -> str:
         """The contents of manifest.json."""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.crop import Crop, resize_image, resize_map
-from train.data.manifest import Factor
-from train.data.source import BrokenRecord, Layout, Sample, SourceError
+from train.data.layout import FactorInfo, StoreLayout
+from train.data.source import BrokenRecord, Sample, SourceError
 
 Variant = Literal["train", "six_objects", "identical_color", "empty_room"]
 Split = Literal["train", "val", "test", "all"]
@@ -139,7 +139,7 @@ class ObjectsRoom(_RecordFile):
         start, stop = records or splits.get(split, _ALL)
         super().__init__(_find(source, name), start, stop, batch=64)
         self.entities = ENTITIES[variant]
-        self.layout = Layout(
+        self.layout = StoreLayout(
             dataset="objects_room" if variant == "train" else f"objects_room_{variant}",
             split="test" if variant != "train" else split,
             source=self.path.name,
@@ -187,7 +187,7 @@ class Clevr(_RecordFile):
         start, stop = records or CLEVR_SPLITS.get(split, _ALL)
         super().__init__(_find(source, "clevr_with_masks"), start, stop, batch=8)
         self.size, self.crop = size, crop
-        self.layout = Layout(
+        self.layout = StoreLayout(
             dataset="clevr",
             split=split,
             source=self.path.name,
@@ -229,10 +229,10 @@ class Clevr(_RecordFile):
         return factors | {name: np.where(visible, values, -1).astype(np.int16) for name, values in codes.items()}
 
 
-def _clevr_factors() -> dict[str, Factor]:
+def _clevr_factors() -> dict[str, FactorInfo]:
     units = {"x": None, "y": None, "z": None, "rotation": "degree"}
     units |= {"pixel_x": "pixel", "pixel_y": "pixel", "pixel_depth": None}
-    factors: dict[str, Factor] = {
+    factors: dict[str, FactorInfo] = {
         name: {"kind": "continuous", "values": None, "unit": unit} for name, unit in units.items()
     }
     for name, categories in {"size": 2, "material": 2, "shape": 3, "colour": 8}.items():

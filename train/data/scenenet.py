@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from train.data.crop import Crop, resize_image, resize_map
 from train.data.decode import read_image, read_map
-from train.data.source import BrokenRecord, Layout, Sample, SourceError
+from train.data.layout import StoreLayout
+from train.data.source import BrokenRecord, Sample, SourceError
 
 HEIGHT, WIDTH = 240, 320
 HORIZONTAL_FIELD, VERTICAL_FIELD = np.deg2rad(60.0), np.deg2rad(45.0)
@@ -72,7 +73,7 @@ class SceneNet:
         self._parts = _find_parts(source, split)
         counts = [count for part in self._parts for count in part.views]
         self._drawn = _draw(counts, views, seed)
-        self.layout = Layout(
+        self.layout = StoreLayout(
             dataset="scenenet",
             split=split,
             source=source.name,

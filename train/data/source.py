@@ -1,17 +1,15 @@
-"""What every source of training images has in common: samples, broken records, and the layout of the store to fill."""
+"""What every source of training images has in common: numbered samples and broken records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.manifest import Factor
-from train.data.store import StoreWriter
+from train.data.layout import StoreLayout
 
 
 class SourceError(ValueError):
@@ -40,36 +38,11 @@ class BrokenRecord:
     reason: str
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The store that a source fills; see Manifest and StoreWriter for the fields."""
-
-    dataset: str
-    split: str
-    source: str
-    licence: str
-    height: int
-    width: int
-    background_labels: int = 1
-    seed: int | None = None
-    labels: bool = False
-    factors: Mapping[str, Factor] = field(default_factory=dict)
-    entities: int = 0
-    depth: bool = False
-    camera_fields: Sequence[str] = ()
-    groups: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def writer(self, path: Path, overwrite: bool = False) -> StoreWriter:
-        """A writer for as many samples as turn out to be readable."""
-        return StoreWriter(path, **vars(self), overwrite=overwrite)
-
-
 class Source(Protocol):
     """Numbered records, always the same in the same order, to be read from any of them on."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> StoreLayout:
         """Of the store that holds what is read."""
 
     @property

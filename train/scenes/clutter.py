@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from train.data.manifest import Factor
+from train.data.layout import FactorInfo
 from train.scenes.scene import IDENTITY, Camera, Colour, Light, Scene, Thing, Vector, yaw_rotation
 from train.scenes.shapes import SHAPES as ALL_SHAPES
 from train.scenes.textures import COUNT as TEXTURES
 
 OBJECTS = (1, 6)
 SHAPES = tuple(shape for shape in ALL_SHAPES if shape != "plane")
-FACTORS: dict[str, Factor] = {
+FACTORS: dict[str, FactorInfo] = {
     **{name: {"kind": "continuous", "values": None, "unit": "m"} for name in ("x", "y", "z", "size")},
     **{name: {"kind": "continuous", "values": None, "unit": None} for name in ("hue", "saturation", "value")},
     "shape": {"kind": "categorical", "values": list(SHAPES), "unit": None},

@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.store import Store, StoreWriter
+from train.data.layout import StoreLayout
+from train.data.store import Store
+from train.data.store_writer import StoreWriter
 from train.scenes.recipe import CAMERA_FIELDS, KINDS, LICENCE, scene_at
 from train.scenes.renderer import RenderError, SceneRenderer
 from train.scenes.scene import Scene
@@ -61,14 +63,15 @@ class Order:
         """Scenes in a piece of work."""
         return max(1, _CHUNK_BYTES // (self.height * self.width * 3))
 
-    def writer(self, path: Path, overwrite: bool = False) -> StoreWriter:
-        """A writer for the store of these scenes."""
+    @property
+    def layout(self) -> StoreLayout:
+        """Of the store of these scenes."""
         kind = KINDS[self.kind]
-        return StoreWriter(
-            path, dataset=kind.dataset, split=self.split, source="train.render", licence=LICENCE, height=self.height,
-            width=self.width, count=self.count, seed=self.seed, background_labels=kind.background_labels, labels=True,
-            factors=kind.factors, entities=kind.objects, depth=self.depth, camera_fields=CAMERA_FIELDS,
-            options={"kind": self.kind, "shadow_size": self.shadow_size}, overwrite=overwrite,
+        return StoreLayout(
+            kind.dataset, self.split, source="train.render", licence=LICENCE, height=self.height, width=self.width,
+            seed=self.seed, background_labels=kind.background_labels, factors=kind.factors, entities=kind.objects,
+            camera_fields=CAMERA_FIELDS, options={"kind": self.kind, "shadow_size": self.shadow_size},
+            labels=True, depth=self.depth,
         )  # fmt: skip
 
 
@@ -140,7 +143,7 @@ def draw_store(
         RenderError: scenes can't be drawn here.
     """
     begin = time.monotonic()
-    with order.writer(path, overwrite) as writer:
+    with StoreWriter(path, order.layout, order.count, overwrite=overwrite) as writer:
         progress(writer.written)
         ranges = list(writer.missing(order.chunk))
         for start, arrays in draw_ranges(order, ranges, processes):

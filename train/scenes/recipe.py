@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.manifest import Factor
+from train.data.layout import FactorInfo
 from train.scenes import clutter, rooms, tabletop
 from train.scenes.scene import CAMERA_FIELDS, Scene
 from train.scenes.textures import textures
@@ -36,7 +36,7 @@ class Kind:
     dataset: str
     objects: int
     background_labels: int
-    factors: Mapping[str, Factor]
+    factors: Mapping[str, FactorInfo]
     size: int = 64
     shadow_size: int = 0
     textures: Callable[[], NDArray[np.uint8]] | None = None

@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from train.data.manifest import Factor
+from train.data.layout import FactorInfo
 from train.scenes.scene import Camera, Colour, Light, Scene, Thing, yaw_rotation
 
 Variant = Literal["train", "six_objects", "identical_color", "empty_room", "other_ring"]
@@ -41,7 +41,7 @@ PROPORTIONS: dict[str, tuple[float, float]] = {
     "cone": (0.95, 1.1),
 }
 """Half width and half height as multiples of an object's size."""
-FACTORS: dict[str, Factor] = {
+FACTORS: dict[str, FactorInfo] = {
     **{name: {"kind": "continuous", "values": None, "unit": "m"} for name in ("x", "y", "z", "size")},
     **{name: {"kind": "continuous", "values": None, "unit": None} for name in ("hue", "saturation")},
     "rotation": {"kind": "continuous", "values": None, "unit": "rad"},

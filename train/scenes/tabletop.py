@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.manifest import Factor
+from train.data.layout import FactorInfo
 from train.scenes.scene import Camera, Light, Scene, Thing, yaw_rotation
 
 OBJECTS = (3, 10)
@@ -32,7 +32,7 @@ COLOURS = {
     "cyan": (41, 208, 208),
     "yellow": (255, 238, 51),
 }
-FACTORS: dict[str, Factor] = {
+FACTORS: dict[str, FactorInfo] = {
     **{name: {"kind": "continuous", "values": None, "unit": "m"} for name in ("x", "y", "z")},
     "rotation": {"kind": "continuous", "values": None, "unit": "degree"},
     "size": {"kind": "categorical", "values": list(SIZES), "unit": None},

@@ -1,0 +1,290 @@
+"""Writes stores, whole or not at all, and goes on where an interrupted attempt stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monet_perception.files import flush, replacing
+from train.data.layout import StoreLayout
+from train.data.manifest import MANIFEST_NAME, ArrayInfo, Manifest, StoreError, partial_path
+from train.data.store import Store, array_path, sha256_of
+
+_PROGRESS_NAME = "progress.json"
+_LOCK_NAME = "lock"
+_SYNC_SECONDS = 1.0
+_SYNC_BYTES = 256 << 20
+
+
+class StoreWriter:
+    """Writes a store in a hidden folder beside `path` and renames it when everything is there.
+
+    A writer that is opened again with the same arguments after an interruption goes on with what the last one had
+    written; with other arguments it starts clean. Used as a context it finishes at the end, and after an error keeps
+    what was written for the next attempt.
+
+    ```
+    layout = StoreLayout("rooms", "train", "...", "...", height=64, width=64, labels=True)
+    with StoreWriter(path, layout, count=1000) as writer:
+        for start, stop in writer.missing(chunk=100):
+            writer.write(start, images=..., labels=...)
+    ```
+
+    Args:
+        path: where the store will be.
+        layout: what it will hold.
+        count: number of images, or None where it isn't known in advance; then images have to be gapless from 0.
+        overwrite: replace a store that exists at `path` when the new one is complete.
+    Raises:
+        StoreError: a store exists at `path`, or another process is writing it.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], layout: StoreLayout, count: int | None = None, *, overwrite: bool = False
+    ) -> None:
+        self.path = Path(path).absolute()
+        self.layout = layout
+        self.count = count
+        self._overwrite = overwrite
+        if self.path.exists() and not overwrite:
+            raise StoreError(f"{self.path} exists; remove it, choose another path, or overwrite it (--overwrite)")
+        self._columns = layout.columns()
+        self._folder = partial_path(self.path)
+        # One attribute, so that no interrupt comes between them: the ranges written, and the last `state` given.
+        self._done: tuple[list[tuple[int, int]], dict[str, Any]] = ([], {})
+        self._open_folder()
+
+    @property
+    def written(self) -> int:
+        """Number of images written, those of interrupted attempts included."""
+        return sum(stop - start for start, stop in self._done[0])
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the last `write` was given as `state`, also if an interrupted attempt did it; {} at the start."""
+        return self._done[1]
+
+    def missing(self, chunk: int) -> Iterator[tuple[int, int]]:
+        """The ranges [start, stop) of at most `chunk` images that are still to be written.
+
+        Raises:
+            StoreError: the writer was made without `count`.
+        """
+        if self.count is None:
+            raise StoreError("the number of images isn't known in advance, so neither is what is missing")
+        edge = 0
+        for start, stop in [*self._done[0], (self.count, self.count)]:
+            for first in range(edge, start, chunk):
+                yield first, min(first + chunk, start)
+            edge = stop
+
+    def write(
+        self,
+        start: int,
+        *,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.uint8] | None = None,
+        factors: Mapping[str, NDArray[Any]] | None = None,
+        depth: NDArray[np.uint16] | None = None,
+        cameras: NDArray[np.float32] | None = None,
+        groups: NDArray[np.int32] | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write n images and what belongs to them to the places from `start`.
+
+        Args:
+            start: place of the first one.
+            images, labels, factors, depth, cameras, groups: n rows each, shapes and dtypes as in the store.
+            state: where the source is after these images (JSON); what `self.state` gives back on resume.
+        Raises:
+            StoreError: an array is missing, not expected, or of a wrong shape or dtype.
+        """
+        given = {"images": images, "labels": labels, "depth": depth, "cameras": cameras, "groups": groups}
+        arrays = {name: array for name, array in given.items() if array is not None}
+        arrays.update({f"factors/{name}": array for name, array in (factors or {}).items()})
+        rows = {name: self._rows(name, array, len(images)) for name, array in arrays.items()}
+        if absent := sorted(self._columns.keys() - rows.keys()):
+            raise StoreError(f"write() was not given {', '.join(absent)}, which this store has")
+        stop = start + len(images)
+        if start < 0 or (self.count is not None and stop > self.count):
+            raise StoreError(f"images {start} to {stop} don't fit into a store of {self.count}")
+        for name, array in rows.items():
+            column = self._columns[name]
+            # Plain writes: on a full disk a memory map would end the process with SIGBUS, pwrite raises.
+            _write_all(self._files[name], memoryview(array).cast("B"), len(column.header(0)) + start * column.row_bytes)
+            self._unsynced += array.nbytes
+        self._done = (_merge([*self._done[0], (start, stop)]), dict(state or {}))
+        if self._unsynced > _SYNC_BYTES or time.monotonic() - self._synced > _SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Bring everything written to the disk and note it as done: what a killed process leaves to the next one."""
+        ranges, state = self._done
+        for file in self._files.values():
+            os.fsync(file.fileno())
+        progress = {"recipe": self._recipe(), "ranges": ranges, "state": state}
+        _write_text(self._folder / _PROGRESS_NAME, json.dumps(progress))
+        self._unsynced = 0
+        self._synced = time.monotonic()
+
+    def finish(self, statistics: Mapping[str, Any] | None = None) -> Store:
+        """Complete the store and put it at its path.
+
+        Args:
+            statistics: for the manifest.
+        Raises:
+            StoreError: images are missing (`writer` stays usable), or there are none.
+        """
+        ranges = self._done[0]
+        count = ranges[-1][1] if ranges else 0
+        if count == 0:
+            raise StoreError(f"nothing was written for {self.path}: the source holds no usable image")
+        if ranges != [(0, self.count or count)]:
+            raise StoreError(
+                f"{self.path} can't be finished: only images {_spell(ranges)} of {self.count or count} are there"
+            )
+        arrays: dict[str, ArrayInfo] = {}
+        for name, column in self._columns.items():
+            file = self._files[name]
+            header = column.header(count)
+            _write_all(file, memoryview(header), 0)
+            # An earlier attempt may have gone further.
+            os.ftruncate(file.fileno(), len(header) + count * column.row_bytes)
+            os.fsync(file.fileno())
+            sha256 = sha256_of(array_path(self._folder, name))
+            arrays[name] = {"shape": [count, *column.shape], "dtype": column.dtype.str, "sha256": sha256}
+        manifest = Manifest.of(self.layout, count, arrays, statistics or {})
+        _write_text(self._folder / MANIFEST_NAME, manifest.to_json())
+        self._publish()
+        return Store.open(self.path)
+
+    def close(self) -> None:
+        """Stop writing; what was synced stays for the next attempt."""
+        for file in [*self._files.values(), self._lock]:
+            file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock.closed:  # finished in the block
+            return
+        try:
+            if error is None:
+                self.finish()
+            elif self._done[0]:
+                self.sync()
+        finally:
+            self.close()
+
+    def _recipe(self) -> dict[str, Any]:
+        """What decides the contents: an attempt with another recipe can't be gone on with."""
+        described = json.loads(Manifest.of(self.layout, self.count or 0, {}, {}).to_json())
+        columns = {name: [column.dtype.str, *column.shape] for name, column in self._columns.items()}
+        return {**described, "columns": columns, "fixed_count": self.count is not None}
+
+    def _open_folder(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock: IO[bytes] = (self._folder / _LOCK_NAME).open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when a process is killed
+        except BlockingIOError:
+            self._lock.close()
+            raise StoreError(f"another process is writing {self.path}; wait for it or stop it") from None
+        self._resume()
+        self._files: dict[str, IO[bytes]] = {}
+        for name in self._columns:
+            path = array_path(self._folder, name)
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+            self._files[name] = path.open("r+b", buffering=0)
+        self._unsynced = 0
+        self._synced = time.monotonic()
+
+    def _resume(self) -> None:
+        """Take over what an attempt of the same recipe wrote, and remove everything else."""
+        try:
+            progress = json.loads((self._folder / _PROGRESS_NAME).read_text())
+            usable = progress["recipe"] == self._recipe()
+        except (OSError, ValueError, KeyError, TypeError):
+            usable = False
+        kept = {_LOCK_NAME}
+        if usable:
+            self._done = ([(start, stop) for start, stop in progress["ranges"]], progress["state"])
+            kept |= {_PROGRESS_NAME, *(array_path(Path(), name).parts[0] for name in self._columns)}
+        for path in self._folder.iterdir():
+            if path.name in kept:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _rows(self, name: str, array: NDArray[Any], count: int) -> NDArray[Any]:
+        if name not in self._columns:
+            raise StoreError(f"write() was given {name}, which this store doesn't have")
+        column = self._columns[name]
+        array = np.asarray(array)
+        if array.shape != (count, *column.shape):
+            raise StoreError(f"{name} has shape {list(array.shape)} instead of {[count, *column.shape]}")
+        if not np.can_cast(array.dtype, column.dtype, casting="same_kind"):
+            raise StoreError(f"{name} has dtype {array.dtype} instead of {column.dtype}")
+        rows = np.ascontiguousarray(array, dtype=column.dtype)
+        if column.dtype.kind != "f" and not np.array_equal(rows, array):
+            raise StoreError(f"{name} has values that don't fit into {column.dtype}")
+        return rows
+
+    def _publish(self) -> None:
+        old = self.path.parent / f".{self.path.name}.old"
+        if self.path.exists() and self._overwrite:
+            shutil.rmtree(old, ignore_errors=True)
+            self.path.rename(old)
+        try:
+            self._folder.rename(self.path)
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} can't be put in place ({error}); what was written is in {self._folder}"
+            ) from error
+        flush(self.path.parent)
+        self.close()
+        for name in (_PROGRESS_NAME, _LOCK_NAME):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _merge(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sorted, without overlaps or touching ends."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        elif start < stop:
+            merged.append((start, stop))
+    return merged
+
+
+def _spell(ranges: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{start} to {stop - 1}" for start, stop in ranges)
+
+
+def _write_all(file: IO[bytes], data: memoryview, offset: int) -> None:
+    while data:
+        done = os.pwrite(file.fileno(), data, offset)
+        data, offset = data[done:], offset + done
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
