@@ -17,9 +17,10 @@ from painted_scenes import BACKGROUND, CONFIG, paint_store, save_network
 from sklearn.metrics import adjusted_rand_score
 
 from monet_perception.checkpoint import load_checkpoint, save_checkpoint
-from monet_perception.decomposer import Decomposer, Roi
+from monet_perception.decomposer import Decomposer
 from monet_perception.networks import PRESETS, Monet, MonetConfig
-from train import disentanglement, explore, samples, traverse
+from monet_perception.region import Region
+from train import disentanglement, explore, export, samples, traverse
 from train.data.store import Store
 from train.evaluate import Evaluation, evaluate, main, model_name
 from train.inference import decompose_store, fit_labels
@@ -261,10 +262,10 @@ def test_a_network_that_overflows_is_not_scored(
 def test_labels_follow_the_crop_of_the_masks() -> None:
     labels = np.zeros((1, 6, 10), np.uint8)
     labels[0, :, 2:8] = 7  # exactly the centre square
-    fitted = fit_labels(labels, Roi(x=2, y=0, width=6, height=6), 12, 12)
+    fitted = fit_labels(labels, Region(x=2, y=0, width=6, height=6), 12, 12)
     assert fitted.shape == (1, 12, 12)
     assert (fitted == 7).all()
-    whole = fit_labels(labels, Roi(x=0, y=0, width=10, height=6), 12, 20)
+    whole = fit_labels(labels, Region(x=0, y=0, width=10, height=6), 12, 20)
     np.testing.assert_array_equal(whole[0, 0], np.repeat(labels[0, 0], 2))
     assert set(np.unique(whole)) == {0, 7}
 
@@ -294,7 +295,9 @@ def test_samples_of_a_store(store: Store, tmp_path: Path, capsys: pytest.Capture
     assert "no store" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [main, disentanglement.main, traverse.main, samples.main, explore.main])
+@pytest.mark.parametrize(
+    "command", [main, disentanglement.main, traverse.main, samples.main, explore.main, export.main]
+)
 def test_help_is_enough_to_begin(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         command(["--help"])
