@@ -28,7 +28,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
-from monet_perception.geometry import Intrinsics, RegionOfInterest, SlotGeometry
+from monet_perception.geometry import Intrinsics, SlotGeometry
+from monet_perception.region import Region
 from monet_perception.similarity import latent_distance
 
 Array = NDArray[np.float64]
@@ -78,7 +79,7 @@ class View:
 
     camera: Array
     intrinsics: Intrinsics
-    roi: RegionOfInterest
+    roi: Region
 
     def contains(self, position: Array) -> bool:
         """Whether a point [3] of the world is in the picture, at least `VIEW_MARGIN` of its size away from the edge."""

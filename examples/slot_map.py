@@ -28,7 +28,7 @@ from landmarks import LandmarkMap, Observation, View, to_world
 from map_report import draw_map, match_landmarks, table
 from numpy.typing import NDArray
 
-from monet_perception.geometry import Intrinsics, RegionOfInterest, SlotGeometry, slot_geometry
+from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
 from monet_perception.recording import (
     CAMERA_INFO,
     FIRST_OBJECT_LABEL,
@@ -42,8 +42,9 @@ from monet_perception.recording import (
     read_frames,
     true_objects,
 )
+from monet_perception.region import Region
 from monet_perception.slots import background_slots, mask_area
-from monet_perception.tracking import Tracker
+from monet_perception.tracking import Tracker, TrackerSettings
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -70,7 +71,7 @@ class Survey:
 # From a recording ----------------------------------------------------------------------------------
 
 
-Observer = Callable[[Frame], tuple[list[Observation], RegionOfInterest]]
+Observer = Callable[[Frame], tuple[list[Observation], Region]]
 """Slots of a frame in the world, and the pixels of the image that they come from."""
 
 
@@ -105,7 +106,7 @@ def network_observer(checkpoint: Path | None) -> Observer:
     decomposer = Decomposer() if checkpoint is None else Decomposer(checkpoint)
     tracker = Tracker()
 
-    def observe(frame: Frame) -> tuple[list[Observation], RegionOfInterest]:
+    def observe(frame: Frame) -> tuple[list[Observation], Region]:
         scene = decomposer(frame.image)
         tracks = tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, frame.stamp)
         geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
@@ -123,12 +124,12 @@ def network_observer(checkpoint: Path | None) -> Observer:
 def label_observer() -> Observer:
     """Slots by the recorded labels; their latents are the prior, which says nothing, so that position alone decides."""
 
-    def observe(frame: Frame) -> tuple[list[Observation], RegionOfInterest]:
+    def observe(frame: Frame) -> tuple[list[Observation], Region]:
         if frame.labels is None:
             raise ValueError("the recording has no labels: use --masks network")
         masks, roi = label_masks(frame.labels, MASK_SIZE)
         geometries = slot_geometry(masks, roi, frame.depth, frame.intrinsics)
-        large_enough = mask_area(masks) >= Tracker().min_area
+        large_enough = mask_area(masks) >= TrackerSettings.min_area
         prior = np.zeros(1)
         observations = [
             to_world(frame.camera, label, geometry, prior, prior)
@@ -145,7 +146,7 @@ def _objects_in_view(frame: Frame) -> dict[int, TrueObject]:
     if frame.labels is None:
         return frame.objects
     share = np.bincount(frame.labels.ravel(), minlength=256) / frame.labels.size
-    return {label: truth for label, truth in frame.objects.items() if share[label] >= Tracker().min_area}
+    return {label: truth for label, truth in frame.objects.items() if share[label] >= TrackerSettings.min_area}
 
 
 # From a running node -------------------------------------------------------------------------------

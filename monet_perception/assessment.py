@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from monet_perception.decomposition import Decomposition
 from monet_perception.slots import occupied_slots
-
-if TYPE_CHECKING:
-    from monet_perception.decomposer import Decomposition
 
 
 @dataclass(frozen=True)

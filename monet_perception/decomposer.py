@@ -8,12 +8,10 @@ scene.masks.argmax(axis=0)                     # which slot each pixel belongs t
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,59 +19,13 @@ from monet_perception.backends.selection import choose, open_backend
 from monet_perception.backends.stages import Backend, Floats
 from monet_perception.backends.torch_backend import DeviceError
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT, read_tensors
+from monet_perception.decomposition import Decomposition
 from monet_perception.networks import MonetConfig
+from monet_perception.region import Region, centre_square, resize
 
-__all__ = ["Decomposer", "Decomposition", "DeviceError", "Roi", "centre_square"]
+__all__ = ["Decomposer", "DeviceError"]
 
 Frames = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Roi:
-    """Rectangle of source pixels that the masks cover; x to the right, y down, from the top left corner."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Decomposition:
-    """A frame's slots, or those of a batch of frames, whose arrays then begin with B. NumPy arrays of their own.
-
-    Attributes:
-        masks: float32 [K, H, W], summing to one over K.
-        latent_mean: float32 [K, L], mean of each slot's posterior.
-        latent_log_sigma: float32 [K, L], log of its standard deviation.
-        roi: the source pixels that the masks cover.
-        source_height: height of the frame as it came, in pixels.
-        source_width: its width.
-        image: uint8 [H, W, 3], RGB: what the network saw.
-        reconstructions: float32 [K, H, W, 3] in [0, 1], each slot's decoded pixels; None unless asked for.
-        decoded_masks: float32 [K, H, W], the masks that the decoder expects, summing to one; None unless asked for.
-    """
-
-    masks: Floats
-    latent_mean: Floats
-    latent_log_sigma: Floats
-    roi: Roi
-    source_height: int
-    source_width: int
-    image: Frames
-    reconstructions: Floats | None = None
-    decoded_masks: Floats | None = None
-
-    def reconstruction(self) -> Floats:
-        """The whole image [H, W, 3] in [0, 1]: each slot's reconstruction weighted by its attention mask.
-
-        Raises:
-            ValueError: the frame was decomposed without `reconstruct=True`.
-        """
-        if self.reconstructions is None:
-            raise ValueError("there are no reconstructions: call the decomposer with reconstruct=True")
-        mixture: Floats = np.einsum("...khw,...khwc->...hwc", self.masks, self.reconstructions)
-        return mixture
 
 
 class Decomposer:
@@ -139,7 +91,7 @@ class Decomposer:
         _check_frames(frames)
         batch = frames if frames.ndim == 4 else frames[None]
         height, width = batch.shape[1:3]
-        roi = centre_square(height, width) if self.crop == "centre" else Roi(0, 0, width, height)
+        roi = centre_square(height, width) if self.crop == "centre" else Region(0, 0, width, height)
         images = np.stack([resize(frame, roi, self.config.image_size) for frame in batch])
         with self._lock:
             backend = self._open_backend()
@@ -202,29 +154,12 @@ class Decomposer:
         return reconstructions.reshape(*shape, *reconstructions.shape[1:]), _softmax_over_slots(mask_logits)
 
 
-def centre_square(height: int, width: int) -> Roi:
-    """The largest square around the centre of a frame."""
-    side = min(height, width)
-    return Roi((width - side) // 2, (height - side) // 2, side, side)
-
-
 def _check_frames(frames: Frames) -> None:
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8:
         kind = frames.dtype if isinstance(frames, np.ndarray) else type(frames).__name__
         raise ValueError(f"frames are {kind}; a NumPy array of uint8 in RGB is due")
     if frames.ndim not in (3, 4) or frames.shape[-1] != 3 or not frames.size:
         raise ValueError(f"frames have shape {list(frames.shape)}; [H, W, 3] or [B, H, W, 3] is due, nothing empty")
-
-
-def resize(frame: Frames, roi: Roi, size: int) -> Frames:
-    """The frame's part in `roi`, uint8 [size, size, 3]."""
-    cropped = frame[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
-    if cropped.shape[:2] == (size, size):
-        return cropped
-    # Averaging over areas when shrinking: interpolation would sample single pixels of a large frame, and alias.
-    shrinks = min(cropped.shape[:2]) >= size
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(cropped, (size, size), interpolation=interpolation), np.uint8)
 
 
 def _softmax_over_slots(logits: Floats) -> Floats:

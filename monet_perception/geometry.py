@@ -22,11 +22,11 @@ What the numbers mean
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from monet_perception.region import Region
 from monet_perception.slots import background_slots
 
 Array = NDArray[np.float64]
@@ -56,19 +56,6 @@ OCCLUDER_GAP = 0.02
 """Metres by which what lies beyond a slot's rim has to be farther for the object to end there, on top of the noise."""
 DEPTH_NOISE = (0.003, 0.002)
 """Standard deviation of depth that doesn't average out: metres, and metres per square metre of distance (stereo)."""
-
-
-class RegionOfInterest(Protocol):
-    """Source pixels that the masks cover: a `decomposer.Roi`, or anything with its four fields."""
-
-    @property
-    def x(self) -> int: ...
-    @property
-    def y(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -111,7 +98,7 @@ class SlotGeometry:
     points: int
 
 
-def back_project(roi: RegionOfInterest, shape: tuple[int, int], depth: ArrayLike, intrinsics: Intrinsics) -> Array:
+def back_project(roi: Region, shape: tuple[int, int], depth: ArrayLike, intrinsics: Intrinsics) -> Array:
     """3D points at the centres of the pixels of a mask, [H, W, 3] in metres; NaN where there is no depth.
 
     Depth is looked up, not interpolated: between two surfaces there is nothing. A depth image of another resolution
@@ -168,9 +155,7 @@ def weighted_quantile(values: ArrayLike, weights: ArrayLike, quantiles: ArrayLik
     return np.asarray(np.interp(np.asarray(quantiles, np.float64), middle, distinct))
 
 
-def slot_geometry(
-    masks: ArrayLike, roi: RegionOfInterest, depth: ArrayLike, intrinsics: Intrinsics
-) -> list[SlotGeometry | None]:
+def slot_geometry(masks: ArrayLike, roi: Region, depth: ArrayLike, intrinsics: Intrinsics) -> list[SlotGeometry | None]:
     """Centre, covariance and extent of what each slot holds; the module docstring says what they mean.
 
     Args:

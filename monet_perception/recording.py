@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,9 +18,7 @@ from rosbags.image import message_to_cvimage
 from scipy.spatial.transform import Rotation
 
 from monet_perception.geometry import Intrinsics
-
-if TYPE_CHECKING:
-    from monet_perception.decomposer import Roi
+from monet_perception.region import Region, centre_square
 
 FIRST_OBJECT_LABEL = 4
 """Labels below are background: sky, floor, wall and wall in rendered rooms."""
@@ -152,7 +150,7 @@ def true_objects(message: Any) -> dict[int, TrueObject]:
     return objects
 
 
-def label_masks(labels: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], Roi]:
+def label_masks(labels: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], Region]:
     """Recorded labels as slots, in place of a network's: soft where a mask's pixel covers several labels.
 
     Args:
@@ -162,10 +160,8 @@ def label_masks(labels: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float3
         Masks [K, size, size] over the centre square, summing to one over K; slot k holds label k, K is the highest
         label plus one. And the source pixels that they cover.
     """
-    from monet_perception.decomposer import centre_square  # only here: it brings torch, which takes seconds
-
     roi = centre_square(*labels.shape)
-    cut = labels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+    cut = roi.cut(labels)
     planes = [
         cv2.resize((cut == label).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
         for label in range(int(labels.max()) + 1)

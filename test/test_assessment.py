@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monet_perception.assessment import assess, latent_kl, mask_entropy
-from monet_perception.decomposer import Decomposition, Roi
+from monet_perception.decomposition import Decomposition
+from monet_perception.region import Region
 from monet_perception.slots import background_slots, border_share, mask_area, occupied_slots
 
 SLOTS, SIZE, LATENTS = 4, 16, 6
@@ -20,7 +21,7 @@ def decomposition(masks: np.ndarray, image: np.ndarray | None = None, reconstruc
         masks=masks.astype(np.float32),
         latent_mean=np.zeros((slots, LATENTS), np.float32),
         latent_log_sigma=np.zeros((slots, LATENTS), np.float32),
-        roi=Roi(0, 0, SIZE, SIZE),
+        roi=Region(0, 0, SIZE, SIZE),
         source_height=SIZE,
         source_width=SIZE,
         image=np.zeros((SIZE, SIZE, 3), np.uint8) if image is None else image,

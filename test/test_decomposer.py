@@ -18,9 +18,11 @@ from monet_perception.backends.graphs import GraphError, export_graph, graph_nam
 from monet_perception.backends.quantisation import SubPixel
 from monet_perception.backends.quantisation import main as quantise
 from monet_perception.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from monet_perception.decomposer import Decomposer, Decomposition, DeviceError, Roi
+from monet_perception.decomposer import Decomposer, DeviceError
+from monet_perception.decomposition import Decomposition
 from monet_perception.networks import PRESETS, Monet, MonetConfig
 from monet_perception.networks.segmentation import TransposedConvolution
+from monet_perception.region import Region
 
 CONFIG = PRESETS["monet_rn18_star"]
 SIZE = CONFIG.image_size
@@ -155,7 +157,9 @@ def test_frames_of_every_shape(decomposer: Decomposer, height: int, width: int, 
     assert (scene.source_height, scene.source_width) == (height, width)
     side = min(height, width)
     assert scene.roi == (
-        Roi((width - side) // 2, (height - side) // 2, side, side) if crop == "centre" else Roi(0, 0, width, height)
+        Region((width - side) // 2, (height - side) // 2, side, side)
+        if crop == "centre"
+        else Region(0, 0, width, height)
     )
     decomposer.crop = "centre"
 

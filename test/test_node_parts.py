@@ -22,9 +22,10 @@ from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.diagnostics import Report, Situation, Statistics, Thresholds
 from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
-from monet_perception.nodes.overlay import Region, draw_overlay, label_image
+from monet_perception.nodes.overlay import draw_overlay, label_image
 from monet_perception.nodes.separation import separated
 from monet_perception.nodes.worker import NewestFirstWorker
+from monet_perception.region import Region
 
 
 def test_the_worker_takes_the_newest_and_drops_what_was_overtaken():

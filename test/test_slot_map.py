@@ -14,9 +14,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from ray_cast import FIRST_OBJECT, KINDS, Ball, Box, look_at, write_recording
 
-from monet_perception.decomposer import Roi
 from monet_perception.geometry import Intrinsics, SlotGeometry
 from monet_perception.recording import CAMERA_INFO, label_masks, read_frames
+from monet_perception.region import Region
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -159,7 +159,7 @@ def test_an_object_without_landmark_counts_in_the_median():
 # What an imperfect segmentation does to the map -----------------------------------------------------
 
 AHEAD = look_at((-3.0, 0.0, 0.0), (0.0, 0.0, 0.0))
-WHOLE = Roi(0, 0, CAMERA.width, CAMERA.height)
+WHOLE = Region(0, 0, CAMERA.width, CAMERA.height)
 
 
 def small(position, track: int, **kwargs) -> Observation:
@@ -210,7 +210,7 @@ def test_a_landmark_in_view_that_is_not_seen_is_given_up_after_patience(patience
         (None, []),  # unknown
         (View(look_at((-3.0, 0.0, 0.0), (-3.0, 3.0, 0.0)), CAMERA, WHOLE), []),  # out of the picture
         (View(look_at((-3.0, 0.0, 0.0), (-6.0, 0.0, 0.0)), CAMERA, WHOLE), []),  # behind the camera
-        (View(AHEAD, CAMERA, Roi(0, 0, 20, 20)), []),  # out of what the network looks at
+        (View(AHEAD, CAMERA, Region(0, 0, 20, 20)), []),  # out of what the network looks at
         (View(AHEAD, CAMERA, WHOLE), [small([-1, 0, 0], 2)]),  # hidden
     ],
 )

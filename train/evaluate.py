@@ -22,7 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy.stats import bootstrap
 
 from monet_perception.checkpoint import CheckpointInfo, read_info
-from monet_perception.decomposer import Decomposer, Decomposition
+from monet_perception.decomposer import Decomposer
+from monet_perception.decomposition import Decomposition
 from monet_perception.networks import MonetConfig
 from train import figures, report
 from train.data.manifest import StoreError

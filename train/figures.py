@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from monet_perception.decomposer import Decomposition
+from monet_perception.decomposition import Decomposition
 from monet_perception.files import replacing
 from monet_perception.palette import track_colours
 from train.composition import Sweep

@@ -15,7 +15,9 @@ from monet_perception.backends.graphs import GraphError
 from monet_perception.backends.openvino_backend import OpenVinoError
 from monet_perception.backends.selection import BACKENDS
 from monet_perception.checkpoint import CheckpointError
-from monet_perception.decomposer import Decomposer, Decomposition, DeviceError, Roi
+from monet_perception.decomposer import Decomposer, DeviceError
+from monet_perception.decomposition import Decomposition
+from monet_perception.region import Region
 from train.data.manifest import StoreError
 from train.data.store import Store
 
@@ -116,7 +118,7 @@ def _check_finite(decomposer: Decomposer, store: Store, index: NDArray[np.int64]
             )
 
 
-def fit_labels(labels: NDArray[np.uint8], roi: Roi, height: int, width: int) -> NDArray[np.uint8]:
+def fit_labels(labels: NDArray[np.uint8], roi: Region, height: int, width: int) -> NDArray[np.uint8]:
     """Cut `labels` [B, h, w] to `roi` and resize them to [B, height, width]; nearest, so that no label is invented."""
     cut = labels[:, roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
     if cut.shape[1:] == (height, width):

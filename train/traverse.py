@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from monet_perception.decomposer import Decomposer, Decomposition
+from monet_perception.decomposer import Decomposer
+from monet_perception.decomposition import Decomposition
 from monet_perception.slots import background_slots, mask_area, occupied_slots
 from train import figures, report
 from train.composition import kl_per_latent, sweep

@@ -28,6 +28,7 @@ from monet_perception.checkpoint import CheckpointError, CheckpointInfo, build_n
 from monet_perception.files import replacing
 from monet_perception.networks import Monet
 from monet_perception.networks.segmentation import SegmentationAttention, TransposedConvolution
+from monet_perception.region import centre_square, resize
 
 CALIBRATION_FRAMES = 128
 # The heads' logits decide the masks. The first layer of the component encoder sees log masks, from zero to minus
@@ -161,8 +162,6 @@ def read_frames(path: Path, size: int) -> NDArray[np.uint8]:
     Raises:
         ValueError: the file holds no frames.
     """
-    from monet_perception.decomposer import centre_square, resize  # it imports this module
-
     frames = np.load(path, mmap_mode="r", allow_pickle=False)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
         raise ValueError(f"{path}: {frames.dtype} {list(frames.shape)}; frames are uint8 [N, H, W, 3] in RGB")

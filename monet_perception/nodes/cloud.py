@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from monet_perception.geometry import Intrinsics, RegionOfInterest, back_project
+from monet_perception.geometry import Intrinsics, back_project
+from monet_perception.region import Region
 
 try:  # not on PyPI: installed with ROS only
     from sensor_msgs_py import point_cloud2
@@ -28,7 +29,7 @@ def build_cloud(
     image: NDArray[np.uint8],
     masks: ArrayLike,
     track_ids: ArrayLike,
-    roi: RegionOfInterest,
+    roi: Region,
     depth: ArrayLike,
     intrinsics: Intrinsics,
 ) -> PointCloud2:

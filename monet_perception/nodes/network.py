@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monet_perception.checkpoint import CheckpointInfo
-from monet_perception.decomposer import Decomposer, Decomposition
+from monet_perception.decomposer import Decomposer
+from monet_perception.decomposition import Decomposition
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from monet_perception.geometry import RegionOfInterest
 from monet_perception.palette import track_colours
+from monet_perception.region import Region
 
 TINT = 0.45
 """Share of the slot's colour in a tinted pixel."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-@dataclass(frozen=True)
-class Region:
-    """A rectangle of source pixels."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-def label_image(masks: NDArray[np.floating], roi: RegionOfInterest, height: int, width: int) -> NDArray[np.uint16]:
+def label_image(masks: NDArray[np.floating], roi: Region, height: int, width: int) -> NDArray[np.uint16]:
     """Index of the slot with the largest mask at each source pixel, uint16 [height, width]; K beyond the roi.
 
     Looked up, not interpolated: each pixel shows what the network said there. 16 bits, because rviz and Foxglove spread
@@ -48,7 +36,7 @@ def draw_overlay(
     image: NDArray[np.uint8],
     masks: NDArray[np.floating],
     track_ids: ArrayLike,
-    roi: RegionOfInterest,
+    roi: Region,
     *,
     longest_side: int = 640,
 ) -> NDArray[np.uint8]:

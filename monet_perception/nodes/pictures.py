@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PillowImage
 
 from monet_perception.files import replacing
-from monet_perception.geometry import RegionOfInterest
-from monet_perception.nodes.overlay import Region, draw_overlay, write_text
+from monet_perception.nodes.overlay import draw_overlay, write_text
+from monet_perception.region import Region
 
 SIDE = 360
 """Height of each panel of a picture in pixels."""
@@ -27,7 +27,7 @@ def draw_panels(
     image: NDArray[np.uint8],
     masks: NDArray[np.floating],
     track_ids: ArrayLike,
-    roi: RegionOfInterest,
+    roi: Region,
     reconstructions: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
     """Camera, slots and reconstruction side by side, over the part of the image that the masks cover.
@@ -41,8 +41,7 @@ def draw_panels(
     Returns:
         uint8 [h', w', 3] RGB, even sides, as video encoders want them.
     """
-    cut = image[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
-    camera = _panel(cut)
+    camera = _panel(roi.cut(image))
     slots = draw_overlay(camera, masks, track_ids, Region(0, 0, SIDE, SIDE), longest_side=SIDE)
     panels = {"camera": camera, "slots": slots}
     if reconstructions is not None:

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from monet_perception.assessment import Assessment, assess
-from monet_perception.decomposer import Decomposition
+from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
 from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, to_intrinsics, to_metres, to_rgb
 from monet_perception.nodes.depth import NANOSECONDS, DepthMatcher, stamp_nanoseconds

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from monet_perception.geometry import RegionOfInterest
+from monet_perception.region import Region
 
 FIRST_OBJECT = 4
 """Labels below are background (sky, floor, two halves of the wall)."""
@@ -17,7 +17,7 @@ OWN_SLOT = 0.5
 """Intersection over union with its slot from which on an object has that slot to itself."""
 
 
-def separated(masks: NDArray[np.floating], roi: RegionOfInterest, labels: NDArray[np.uint8]) -> tuple[int, int]:
+def separated(masks: NDArray[np.floating], roi: Region, labels: NDArray[np.uint8]) -> tuple[int, int]:
     """Objects that have a slot of their own, and objects that are visible.
 
     Each object is given a slot, and no slot to two objects, at the largest sum of intersections over unions.
@@ -28,8 +28,7 @@ def separated(masks: NDArray[np.floating], roi: RegionOfInterest, labels: NDArra
         labels: [h, w], the source image's.
     """
     size = masks.shape[2], masks.shape[1]
-    inside = labels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
-    truth = cv2.resize(inside, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    truth = cv2.resize(roi.cut(labels), size, interpolation=cv2.INTER_NEAREST_EXACT)
     objects = [label for label in np.unique(truth) if label >= FIRST_OBJECT and (truth == label).mean() >= VISIBLE]
     if not objects:
         return 0, 0

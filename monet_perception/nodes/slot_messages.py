@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -14,13 +13,11 @@ from scipy.special import expit, softmax
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
+from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry
 from monet_perception.nodes.conversions import MessageError, float_array, image_message
-from monet_perception.nodes.overlay import Region
+from monet_perception.region import Region
 from monet_perception.slots import mask_area
-
-if TYPE_CHECKING:  # who only reads messages needs no torch
-    from monet_perception.decomposer import Decomposition
 
 MASK_ENCODINGS = "mono8", "32FC1"
 MAX_DECODED = 1024

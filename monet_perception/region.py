@@ -1,0 +1,40 @@
+"""Rectangles of an image's pixels, and what is cut out of it. Without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of an image's pixels; x to the right, y down, from the top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def cut[Scalar: np.generic](self, image: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Its part of an image [H, W, ...], as a view; what reaches beyond the image is left out."""
+        return image[self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+def centre_square(height: int, width: int, side: int | None = None) -> Region:
+    """The largest square around the centre of an image, or one of `side` pixels."""
+    side = min(height, width) if side is None else side
+    return Region((width - side) // 2, (height - side) // 2, side, side)
+
+
+def resize(image: NDArray[np.uint8], region: Region, size: int) -> NDArray[np.uint8]:
+    """The part of an image [H, W, 3] in `region`, [size, size, 3]; a view where it has that size already."""
+    part = region.cut(image)
+    if part.shape[:2] == (size, size):
+        return part
+    # Averaging over areas when shrinking: interpolation would sample single pixels of a large frame, and alias.
+    shrinks = min(part.shape[:2]) >= size
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(part, (size, size), interpolation=interpolation), np.uint8)
