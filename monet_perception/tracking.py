@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
 
 import numpy as np
@@ -82,6 +82,10 @@ class Track:
         return self.track_id != NO_TRACK
 
 
+_Host = tuple[Track, NDArray[np.float32]]
+"""An object that may have fragments, and the pixels [H, W] by which they are told."""
+
+
 @dataclass(frozen=True)
 class _Frame:
     """Slots of one frame: [K, ...] each."""
@@ -111,6 +115,69 @@ class _Frame:
         return np.divide(within, self._totals, out=np.zeros_like(within), where=self._totals > 0)
 
 
+# Ranges of settings: what a value must be, and whether it is.
+_AT_LEAST_0 = {"must": "be at least 0", "holds": lambda value: value >= 0}
+_ABOVE_0 = {"must": "be above 0", "holds": lambda value: value > 0}
+_SHARE = {"must": "lie in [0, 1]", "holds": lambda value: 0 <= value <= 1}
+_AT_LEAST_1 = {"must": "be at least 1", "holds": lambda value: value >= 1}
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """What a tracker goes by.
+
+    Attributes:
+        max_absence: seconds a track may be missing, from the first frame that lacks it, before it is forgotten.
+            Counted so, and not from when it was last seen, because a slow network must not lose its objects between
+            two frames.
+        min_area: smallest share of the image that a slot has to own, or it is empty.
+        min_confidence: smallest `slots.mask_confidence`, or the slot is empty.
+        min_ownership: smallest `slots.mask_ownership`, or the slot is empty.
+        min_sightings: frames in a row in which something new has to be seen to be confirmed.
+        min_overlap: overlap with the last mask that neither speaks for a slot nor against it.
+        max_distance: latent distance that neither speaks for a slot nor against it.
+        overlap_weight: trust in the overlap between frames in immediate succession.
+        overlap_memory: seconds after which trust in the overlap has fallen to 37 %.
+        mask_memory: seconds over which a track's mask is averaged: long enough for an object to change slots, short
+            enough for it to move.
+        contest: how much a pixel resists a change of owner between two objects: 0 not at all, at 1 it never changes.
+        fragment_share: share of a new slot's mask that has to lie on an object's pixels to make it a fragment of that
+            object.
+        fragment_time: seconds after which a fragment becomes an object of its own.
+        latent_drift: how far a latent of one object wanders (standard deviation, in latent units) in one second.
+        latent_memory: seconds over which a track's latent is averaged: views cut by the border of the image, the last
+            ones before an object leaves, should not be all that is remembered of it.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    max_absence: float = field(default=1.0, metadata=_AT_LEAST_0)
+    min_area: float = field(default=MIN_AREA, metadata=_AT_LEAST_0)
+    min_confidence: float = field(default=MIN_CONFIDENCE, metadata=_SHARE)
+    min_ownership: float = field(default=0.3, metadata=_SHARE)
+    min_sightings: int = field(default=3, metadata=_AT_LEAST_1)
+    min_overlap: float = field(default=0.1, metadata=_SHARE)
+    max_distance: float = field(default=0.45, metadata=_SHARE)
+    overlap_weight: float = field(default=0.7, metadata=_SHARE)
+    overlap_memory: float = field(default=1.0, metadata=_ABOVE_0)
+    mask_memory: float = field(default=0.3, metadata=_ABOVE_0)
+    contest: float = field(default=0.85, metadata=_SHARE)
+    fragment_share: float = field(default=0.3, metadata=_SHARE)
+    fragment_time: float = field(default=1.5, metadata=_AT_LEAST_0)
+    latent_drift: float = field(default=0.3, metadata=_AT_LEAST_0)
+    latent_memory: float = field(default=0.3, metadata=_ABOVE_0)
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if not setting.metadata["holds"](value):
+                raise ValueError(f"{setting.name} must {setting.metadata['must']}, is {value}")
+
+
+DEFAULT_SETTINGS = TrackerSettings()
+
+
 class Tracker:
     """Gives the slots of successive frames track ids that stay with their objects.
 
@@ -119,95 +186,12 @@ class Tracker:
     first frame is confirmed at once. The order of the slots within a frame doesn't matter. A stamp that goes backwards
     (a bag that starts again) forgets all tracks. One tracker serves one camera; it isn't thread-safe.
 
-    Args:
-        max_absence: seconds a track may be missing, from the first frame that lacks it, before it is forgotten.
-            Counted so, and not from when it was last seen, because a slow network must not lose its objects between
-            two frames.
-        min_area: smallest share of the image that a slot has to own, or it is empty.
-        min_confidence: smallest `slots.mask_confidence`, or the slot is empty.
-        min_ownership: smallest `slots.mask_ownership`, or the slot is empty.
-        min_sightings: frames in a row in which something new has to be seen to be confirmed, at least 1.
-        min_overlap: overlap with the last mask that neither speaks for a slot nor against it, in [0, 1].
-        max_distance: latent distance that neither speaks for a slot nor against it, in [0, 1].
-        overlap_weight: trust in the overlap between frames in immediate succession, in [0, 1].
-        overlap_memory: seconds after which trust in the overlap has fallen to 37 %.
-        mask_memory: seconds over which a track's mask is averaged: long enough for an object to change slots, short
-            enough for it to move.
-        contest: how much a pixel resists a change of owner between two objects, in [0, 1]: 0 not at all, at 1 it never
-            changes.
-        fragment_share: share of a new slot's mask that has to lie on an object's pixels to make it a fragment of that
-            object, in [0, 1].
-        fragment_time: seconds after which a fragment becomes an object of its own.
-        latent_drift: how far a latent of one object wanders (standard deviation, in latent units) in one second.
-        latent_memory: seconds over which a track's latent is averaged: views cut by the border of the image, the last
-            ones before an object leaves, should not be all that is remembered of it.
-
-    Raises:
-        ValueError: a parameter is out of range.
+    Attributes:
+        settings: what it goes by; others may take their place between two frames.
     """
 
-    def __init__(
-        self,
-        *,
-        max_absence: float = 1.0,
-        min_area: float = MIN_AREA,
-        min_confidence: float = MIN_CONFIDENCE,
-        min_ownership: float = 0.3,
-        min_sightings: int = 3,
-        min_overlap: float = 0.1,
-        max_distance: float = 0.45,
-        overlap_weight: float = 0.7,
-        overlap_memory: float = 1.0,
-        mask_memory: float = 0.3,
-        contest: float = 0.85,
-        fragment_share: float = 0.3,
-        fragment_time: float = 1.5,
-        latent_drift: float = 0.3,
-        latent_memory: float = 0.3,
-    ) -> None:
-        for name, value in (
-            ("max_absence", max_absence),
-            ("latent_drift", latent_drift),
-            ("min_area", min_area),
-            ("fragment_time", fragment_time),
-        ):
-            if not value >= 0:
-                raise ValueError(f"{name} must be at least 0, is {value}")
-        for name, value in (
-            ("overlap_memory", overlap_memory),
-            ("mask_memory", mask_memory),
-            ("latent_memory", latent_memory),
-        ):
-            if not value > 0:
-                raise ValueError(f"{name} must be above 0 seconds, is {value}")
-        for name, value in (
-            ("min_confidence", min_confidence),
-            ("min_ownership", min_ownership),
-            ("min_overlap", min_overlap),
-            ("max_distance", max_distance),
-            ("overlap_weight", overlap_weight),
-            ("contest", contest),
-            ("fragment_share", fragment_share),
-        ):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], is {value}")
-        if not min_sightings >= 1:
-            raise ValueError(f"min_sightings must be at least 1, is {min_sightings}")
-        self.max_absence = max_absence
-        self.min_area = min_area
-        self.min_confidence = min_confidence
-        self.min_ownership = min_ownership
-        self.min_sightings = min_sightings
-        self.min_overlap = min_overlap
-        self.max_distance = max_distance
-        self.overlap_weight = overlap_weight
-        self.overlap_memory = overlap_memory
-        self.mask_memory = mask_memory
-        self.contest = contest
-        self.fragment_share = fragment_share
-        self.fragment_time = fragment_time
-        self.latent_drift = latent_drift
-        self.latent_memory = latent_memory
+    def __init__(self, settings: TrackerSettings = DEFAULT_SETTINGS) -> None:
+        self.settings = settings
         self._next_id = 0
         self.reset()
 
@@ -240,27 +224,14 @@ class Tracker:
         if stamp < self._stamp or self._incompatible(masks, mean):
             self.reset()
         frame = _Frame(masks, owned_pixels(masks), mean, log_sigma, background_slots(masks), stamp)
-        slots = self._occupied(frame)
+        slots = self._trackable(frame)
         known = self._assign([track for track in self._tracks if track.confirmed], slots, frame)
-        rest = [slot for slot in slots if slot not in known]
-        tentative = self._assign([track for track in self._tracks if not track.confirmed], rest, frame)
         # The pixels of before this frame: what fragments are told by.
         hosts = [(track, track.mask) for track in known.values() if not track.background]
-        renewal = 1.0 - math.exp(-(stamp - self._stamp) / self.mask_memory)
         for slot, track in known.items():
             rivals = [mask for host, mask in hosts if host is not track]
             self._continue(track, slot, frame, rivals)
-        seen = dict(known)
-        for slot in rest:
-            seen[slot] = track = tentative.get(slot) or self._birth(slot, frame)
-            if slot in tentative:
-                self._continue(track, slot, frame)
-            host = self._host(slot, frame, hosts)
-            if host is not None:
-                host.mask = np.minimum(host.mask + renewal * frame.owned[slot], 1)
-            elif not track.background:
-                hosts.append((track, track.mask))
-            self._confirm(track, host, stamp)
+        seen = known | self._follow_new([slot for slot in slots if slot not in known], frame, hosts)
         self._bury(list(seen.values()), stamp)
         self._stamp, self._started = stamp, self._started or bool(slots)
         ids = np.full(len(masks), NO_TRACK, np.int32)
@@ -274,12 +245,19 @@ class Tracker:
             self._tracks[0].mask.shape != masks.shape[1:] or self._tracks[0].latent_mean.shape != mean.shape[1:]
         )
 
-    def _occupied(self, frame: _Frame) -> list[int]:
-        """Slots that hold something, the strongest first: of two that share an object it is the other's fragment."""
+    def _trackable(self, frame: _Frame) -> list[int]:
+        """Slots that a track may continue or begin with, the strongest first: of two that share an object the weaker
+        one is the fragment.
+
+        Stricter than `slots.occupied_slots`, which takes a slot by its mask alone: the area is here that of the pixels
+        it owns, and enough of the mask has to lie on them. A slot spread thinly over what others own is occupied and
+        has no track.
+        """
+        settings = self.settings
         holds = (
-            (mask_area(frame.owned) >= self.min_area)
-            & (mask_confidence(frame.masks) >= self.min_confidence)
-            & (mask_ownership(frame.masks, frame.owned) >= self.min_ownership)
+            (mask_area(frame.owned) >= settings.min_area)
+            & (mask_confidence(frame.masks) >= settings.min_confidence)
+            & (mask_ownership(frame.masks, frame.owned) >= settings.min_ownership)
         )
         strength = np.einsum("khw,khw->k", frame.masks, frame.masks)
         return [int(slot) for slot in np.argsort(-strength, kind="stable") if holds[slot]]
@@ -288,6 +266,7 @@ class Tracker:
         """Track of each slot that has one, by the cheapest assignment, without pairs worse than a birth."""
         if not tracks or not slots:
             return {}
+        settings = self.settings
         age = np.array([frame.stamp - track.last_seen for track in tracks])[:, None]
         overlap = mask_overlap(np.stack([track.mask for track in tracks]), frame.owned[slots])
         distance = latent_distance(
@@ -295,11 +274,11 @@ class Tracker:
             np.stack([track.latent_log_sigma for track in tracks]),
             frame.mean[slots],
             frame.log_sigma[slots],
-            drift=np.broadcast_to(self.latent_drift * np.sqrt(age), overlap.shape),
+            drift=np.broadcast_to(settings.latent_drift * np.sqrt(age), overlap.shape),
         )
         claim = self._claims(tracks, frame)[:, slots]
-        trust = self.overlap_weight * np.exp(-age / self.overlap_memory)
-        cost = trust * (self.min_overlap - overlap + claim) + (1 - trust) * (distance - self.max_distance)
+        trust = settings.overlap_weight * np.exp(-age / settings.overlap_memory)
+        cost = trust * (settings.min_overlap - overlap + claim) + (1 - trust) * (distance - settings.max_distance)
         # A wall doesn't become a cup: only a mask that grew or shrank in place may change its kind.
         changed = np.array([track.background for track in tracks])[:, None] != frame.background[slots][None]
         cost[changed & (overlap < 0.5)] = 1.0
@@ -318,26 +297,45 @@ class Tracker:
         others[np.arange(len(tracks)), np.arange(len(tracks))] = 0.0
         return np.clip(others.max(axis=1) - share, 0.0, 1.0)
 
-    def _host(self, slot: int, frame: _Frame, hosts: list[tuple[Track, NDArray[np.float32]]]) -> Track | None:
+    def _follow_new(self, slots: list[int], frame: _Frame, hosts: list[_Host]) -> dict[int, Track]:
+        """Track of each slot that no confirmed track continues: tentative or born now, and confirmed if it is time.
+
+        Fragments go to the masks of their hosts; what is an object is a host to the slots after it.
+        """
+        tentative = self._assign([track for track in self._tracks if not track.confirmed], slots, frame)
+        renewal = _renewal(frame.stamp - self._stamp, self.settings.mask_memory)
+        seen = {}
+        for slot in slots:
+            seen[slot] = track = tentative.get(slot) or self._birth(slot, frame)
+            if slot in tentative:
+                self._continue(track, slot, frame)
+            host = self._host(slot, frame, hosts)
+            if host is not None:
+                host.mask = np.minimum(host.mask + renewal * frame.owned[slot], 1)
+            elif not track.background:
+                hosts.append((track, track.mask))
+            self._confirm(track, host, frame.stamp)
+        return seen
+
+    def _host(self, slot: int, frame: _Frame, hosts: list[_Host]) -> Track | None:
         """The object that a new slot is a fragment of: the one with most of the slot, if that is enough."""
         if frame.background[slot] or not hosts:
             return None
         shares = frame.shares_within([mask for _, mask in hosts])[:, slot]
-        return hosts[int(np.argmax(shares))][0] if shares.max() >= self.fragment_share else None
+        return hosts[int(np.argmax(shares))][0] if shares.max() >= self.settings.fragment_share else None
 
     def _confirm(self, track: Track, host: Track | None, stamp: float) -> None:
         """Gives a track an id that has been seen often enough, or for long enough as a fragment of its host."""
         if host is None:
-            lasted = not self._started or track.sightings >= self.min_sightings
+            lasted = not self._started or track.sightings >= self.settings.min_sightings
         else:
-            lasted = stamp - track.first_seen >= self.fragment_time
+            lasted = stamp - track.first_seen >= self.settings.fragment_time
         if lasted:
             track.track_id = self._next_id
             self._next_id += 1
 
     def _continue(self, track: Track, slot: int, frame: _Frame, rivals: Sequence[NDArray[np.float32]] = ()) -> None:
-        passed = frame.stamp - track.last_seen
-        renewal = 1.0 - math.exp(-passed / self.latent_memory)
+        renewal = _renewal(frame.stamp - track.last_seen, self.settings.latent_memory)
         track.latent_mean = track.latent_mean + renewal * (frame.mean[slot] - track.latent_mean)
         track.latent_log_sigma = track.latent_log_sigma + renewal * (frame.log_sigma[slot] - track.latent_log_sigma)
         track.mask = self._renewed(track, slot, frame, rivals)
@@ -351,13 +349,14 @@ class Tracker:
     ) -> NDArray[np.float32]:
         """The pixels that a track remembers, [H, W], after its slot's; `rivals` are those of other objects, before."""
         owned = frame.owned[slot]
-        renewal = np.float32(1.0 - math.exp(-(frame.stamp - track.last_seen) / self.mask_memory))
+        renewal = np.float32(_renewal(frame.stamp - track.last_seen, self.settings.mask_memory))
         if not rivals or frame.background[slot]:
             return track.mask + renewal * (owned - track.mask)
         rival = reduce(np.maximum, rivals)
-        taken = owned * (1.0 - np.float32(self.contest) * np.maximum(rival - track.mask, 0.0))
+        contest = self.settings.contest
+        taken = owned * (1.0 - np.float32(contest) * np.maximum(rival - track.mask, 0.0))
         lost = (frame.foreground - owned > 0.5) & (track.mask > rival)
-        return track.mask + renewal * np.where(lost, np.float32(1.0 - self.contest), 1.0) * (taken - track.mask)
+        return track.mask + renewal * np.where(lost, np.float32(1.0 - contest), 1.0) * (taken - track.mask)
 
     def _birth(self, slot: int, frame: _Frame) -> Track:
         # Copies: a view would keep the whole batch of masks alive, and follow what the caller writes into it.
@@ -369,14 +368,20 @@ class Tracker:
 
     def _bury(self, seen: list[Track], stamp: float) -> None:
         """Notes which tracks this frame lacks. Forgets those missing for longer than `max_absence`, and new ones."""
+        longest = self.settings.max_absence
         for track in self._tracks:
             if track.missed_since is None and track not in seen:
                 track.missed_since = stamp
         self._tracks = [
             track
             for track in self._tracks
-            if track.missed_since is None or (track.confirmed and stamp - track.missed_since <= self.max_absence)
+            if track.missed_since is None or (track.confirmed and stamp - track.missed_since <= longest)
         ]
+
+
+def _renewal(passed: float, memory: float) -> float:
+    """Weight of what is seen now in an average over `memory` seconds, `passed` seconds after what was seen last."""
+    return 1.0 - math.exp(-passed / memory)
 
 
 def _checked(
