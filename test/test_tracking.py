@@ -1,6 +1,7 @@
 """Identity over time: what a track id promises."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from monet_perception.nodes.camera import DEMO_CLIP
 from monet_perception.recording import label_masks, read_frames
 from monet_perception.similarity import latent_distance, mask_overlap
 from monet_perception.slots import mask_ownership, owned_pixels
-from monet_perception.tracking import NO_TRACK, Tracker
+from monet_perception.tracking import NO_TRACK, Tracker, TrackerSettings
 
 SIZE, LATENTS = 24, 8
 FIRST_OBJECT = 4
@@ -150,7 +151,7 @@ def test_ids_stay_with_objects_that_cross_while_the_slots_are_shuffled():
 
 @pytest.mark.parametrize(("absence", "returns"), [(0.3, True), (0.9, True), (1.5, False)])
 def test_an_object_that_comes_back_elsewhere_is_known_by_its_latent(absence, returns):
-    tracker = Tracker(max_absence=1.0)
+    tracker = Tracker(TrackerSettings(max_absence=1.0))
     with_object, without = scene(disc(6, 6, 3)), scene()
     (wall, thing), log_sigma = latents(0, 1)[0], latents(0, 1)[1]
     for step in range(5):
@@ -175,7 +176,7 @@ def test_something_else_in_the_same_place_is_not_taken_for_what_was_there():
 
 
 def test_a_slow_network_keeps_its_objects():
-    tracker = Tracker(max_absence=1.0)
+    tracker = Tracker(TrackerSettings(max_absence=1.0))
     frame = (scene(disc(6, 6, 3)), *latents(0, 1))
     assert [tracker.update(*frame, stamp=stamp).tolist() for stamp in (0.0, 3.0, 6.0)] == [[0, 1]] * 3
 
@@ -248,7 +249,7 @@ def test_an_object_handed_from_slot_to_slot_keeps_its_id(steps, spatially):
 @pytest.mark.parametrize(("options", "kept"), [({}, True), ({"contest": 0.0, "mask_memory": 0.2}, False)])
 def test_objects_whose_slots_swap_keep_their_ids(options, kept):
     """In the shipped clip's third second two objects swap slots, with the shipped network, over five frames."""
-    decomposer, tracker, ids = Decomposer(device="cpu", threads=1), Tracker(**options), []
+    decomposer, tracker, ids = Decomposer(device="cpu", threads=1), Tracker(TrackerSettings(**options)), []
     for frame in itertools.islice(read_frames(DEMO_CLIP), 39):
         seen = decomposer(frame.image)
         assert frame.labels is not None
@@ -276,7 +277,7 @@ def test_a_fragment_has_no_id_and_takes_none(share, frames):
 
 @pytest.mark.parametrize(("fragment_time", "second"), [(0.5, 2), (5.0, NO_TRACK)])
 def test_a_part_that_stays_becomes_an_object_of_its_own(fragment_time, second):
-    tracker, mask = Tracker(fragment_time=fragment_time), disc(12, 12, 5)
+    tracker, mask = Tracker(TrackerSettings(fragment_time=fragment_time)), disc(12, 12, 5)
     halves = np.where(np.arange(SIZE)[None, :] < 13, mask, 0)
     frames = [shares(mask, 1.0, 0.0)] * 3 + [np.stack([1 - mask, halves, mask - halves])] * 10
     for step, masks in enumerate(frames):
@@ -286,7 +287,7 @@ def test_a_part_that_stays_becomes_an_object_of_its_own(fragment_time, second):
 
 @given(st.integers(1, 6), st.integers(1, 10))
 def test_what_is_new_gets_an_id_once_it_has_lasted(min_sightings, frames):
-    tracker = Tracker(min_sightings=min_sightings)
+    tracker = Tracker(TrackerSettings(min_sightings=min_sightings))
     for step in range(3):
         tracker.update(scene(), *latents(0), stamp=0.1 * step)
     for step in range(frames):
@@ -309,7 +310,8 @@ def test_a_slot_that_lies_on_what_others_own_is_empty(min_ownership, expected):
     mask = np.zeros((SIZE, SIZE))
     mask[:, :8] = 0.45  # the rest of it is another slot's
     mask[4:8, 14:18] = 1.0
-    ids = Tracker(min_ownership=min_ownership).update(np.stack([1 - mask, mask]), *latents(0, 1), stamp=0.0)
+    tracker = Tracker(TrackerSettings(min_ownership=min_ownership))
+    ids = tracker.update(np.stack([1 - mask, mask]), *latents(0, 1), stamp=0.0)
     assert ids.tolist() == expected
 
 
@@ -364,6 +366,17 @@ def test_a_broken_frame_is_refused_and_changes_nothing(broken, message):
     assert tracker.update(*frame, stamp=0.2).tolist() == [0, 1]
 
 
+def test_settings_change_between_two_frames_or_are_refused_and_stay():
+    tracker = Tracker()
+    frame = (scene(disc(6, 6, 3)), *latents(0, 1))
+    assert tracker.update(*frame, stamp=0.0).tolist() == [0, 1]
+    tracker.settings = replace(tracker.settings, min_area=0.5)
+    assert tracker.update(*frame, stamp=0.1).tolist() == [0, NO_TRACK]
+    with pytest.raises(ValueError, match="min_area must be at least 0, is -1"):
+        tracker.settings = replace(tracker.settings, min_area=-1)
+    assert tracker.update(*frame, stamp=0.2).tolist() == [0, NO_TRACK]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -381,4 +394,4 @@ def test_a_broken_frame_is_refused_and_changes_nothing(broken, message):
 )
 def test_parameters_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Tracker(**wrong)
+        TrackerSettings(**wrong)

@@ -32,7 +32,7 @@ from monet_perception.nodes.process import NOT_CONFIGURED, ros, spin
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_latents
 from monet_perception.nodes.worker import NewestFirstWorker
-from monet_perception.tracking import Tracker
+from monet_perception.tracking import Tracker, TrackerSettings
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 LOG_EVERY = 5.0
@@ -124,7 +124,7 @@ class DecomposeNode(LifecycleNode):
             self.get_logger().error(self._configuration_fault)
             return FAILURE
         self._configuration_fault = ""
-        tracker = Tracker(min_area=self._settings["min_area"], max_absence=self._settings["max_absence"])
+        tracker = Tracker(self._tracker_settings())
         self._pipeline = Pipeline(self._network, tracker, self._depth, self._depth_broken)
         self._worker = NewestFirstWorker(self._work, self._frame_failed, name="decompose")
         self._worker.start()
@@ -332,8 +332,10 @@ class DecomposeNode(LifecycleNode):
         self._depth.tolerance = self._settings["depth_tolerance"]
         self._depth.patience = self._settings["depth_patience"]
         if self._pipeline is not None:
-            self._pipeline.tracker.min_area = self._settings["min_area"]
-            self._pipeline.tracker.max_absence = self._settings["max_absence"]
+            self._pipeline.tracker.settings = self._tracker_settings()
+
+    def _tracker_settings(self) -> TrackerSettings:
+        return TrackerSettings(min_area=self._settings["min_area"], max_absence=self._settings["max_absence"])
 
     def _publish_diagnostics(self) -> None:
         self._follow_listeners()  # in case an event was lost

@@ -8,7 +8,7 @@ from monet_perception.backends.selection import BACKENDS
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.nodes.parameters import Spec
 from monet_perception.nodes.slot_messages import MASK_ENCODINGS
-from monet_perception.slots import MIN_AREA
+from monet_perception.tracking import TrackerSettings
 
 
 def _device_fault(value: str) -> str | None:
@@ -60,7 +60,7 @@ SPECS = (
     ),
     Spec(
         "min_area",
-        MIN_AREA,
+        TrackerSettings.min_area,
         "Area in the image, 0 to 1, below which a slot is empty and gets no track.",
         running=True,
         least=0.0,
@@ -68,7 +68,7 @@ SPECS = (
     ),
     Spec(
         "max_absence",
-        1.0,
+        TrackerSettings.max_absence,
         "Seconds that a track may be missing before it is forgotten.",
         running=True,
         least=0.0,
