@@ -18,6 +18,10 @@ class Region:
     width: int
     height: int
 
+    def inside(self, height: int, width: int) -> bool:
+        """Whether an image of this size has all of its pixels."""
+        return min(self.x, self.y) >= 0 and self.y + self.height <= height and self.x + self.width <= width
+
     def cut[Scalar: np.generic](self, image: NDArray[Scalar]) -> NDArray[Scalar]:
         """Its part of an image [H, W, ...], as a view; what reaches beyond the image is left out."""
         return image[self.y : self.y + self.height, self.x : self.x + self.width]

@@ -16,7 +16,8 @@ from PIL import Image
 from published_files import clevr, objects_room, scenenet_trajectory, write_tfrecords, write_view
 from slow_source import SlowSource
 
-from train.data.crop import Crop
+from monet_perception.region import Region
+from train.data.crop import cut
 from train.data.manifest import StoreError
 from train.data.source import SourceError
 from train.data.store import Store
@@ -322,7 +323,7 @@ def test_arguments_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixt
             run("images", "--source", tmp_path, "--store", tmp_path / "store", *wrong)
         assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match="reaches beyond"):
-        Crop(0, 10, 0, 10)(np.zeros((9, 20)))
+        cut(np.zeros((9, 20)), Region(0, 0, 10, 10))
 
 
 def test_verify_reports_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

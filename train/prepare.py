@@ -22,11 +22,12 @@ from typing import Any, get_args
 import numpy as np
 from tqdm import tqdm
 
+from monet_perception.region import Region
 from train.data.bag import Bag
-from train.data.crop import Crop
+from train.data.crop import crop_text, parse_crop
 from train.data.images import ImageFolder
 from train.data.manifest import StoreError
-from train.data.multi_object import CLEVR_CROP, Clevr, ObjectsRoom, Split, Variant
+from train.data.multi_object import CLEVR_CROP, Clevr, ObjectsRoom, PublishedVariant, Split
 from train.data.scenenet import CROP as SCENENET_CROP
 from train.data.scenenet import SceneNet, SceneNetSplit
 from train.data.source import Sample, Source, SourceError
@@ -165,7 +166,7 @@ def _add_clevr(commands: Any) -> None:
         "--split", choices=get_args(Split), default="train", help="70,000, 10,000 and 10,000 scenes [train]"
     )
     _add_records(parser)
-    _add_geometry(parser, crop=str(CLEVR_CROP), size=128)
+    _add_geometry(parser, crop=crop_text(CLEVR_CROP), size=128)
 
 
 def _clevr(options: argparse.Namespace) -> Source:
@@ -179,7 +180,7 @@ def _add_scenenet(commands: Any) -> None:
         "--views", type=_positive, default=300_000, help="views to draw at random from all trajectories [300000]"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draw [0]")
-    _add_geometry(parser, crop=str(SCENENET_CROP), size=192)
+    _add_geometry(parser, crop=crop_text(SCENENET_CROP), size=192)
 
 
 def _scenenet(options: argparse.Namespace) -> Source:
@@ -280,9 +281,9 @@ def _add_geometry(parser: argparse.ArgumentParser, crop: str | None, size: int) 
     parser.add_argument("--size", type=_positive, default=size, help=f"height and width of the store's images [{size}]")
 
 
-def _crop(text: str) -> Crop:
+def _crop(text: str) -> Region:
     try:
-        crop = Crop.parse(text)
+        crop = parse_crop(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     if crop.height != crop.width:

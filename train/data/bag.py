@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.crop import Crop, resize_image, resize_map
+from monet_perception.region import Region, centre_square
+from train.data.crop import crop_text, cut, resize_image, resize_map
 from train.data.layout import StoreLayout
 from train.data.source import BrokenRecord, Sample, SourceError
 
@@ -44,7 +45,7 @@ class Bag:
         size: int,
         topic: str | None = None,
         every: int = 1,
-        crop: Crop | None = None,
+        crop: Region | None = None,
         labels_topic: str | None = None,
         background_labels: int = 1,
     ) -> None:
@@ -71,7 +72,7 @@ class Bag:
                 "labels_topic": self.labels_topic,
                 "every": every,
                 "messages": messages,
-                "crop": str(crop) if crop else None,
+                "crop": crop_text(crop) if crop else None,
             },
         )
 
@@ -104,9 +105,9 @@ class Bag:
     def _sample(self, record: int, image: NDArray[np.uint8], labels: NDArray[np.uint8] | None, elapsed: int) -> Sample:
         if labels is not None and labels.shape != image.shape[:2]:
             raise ValueError(f"its labels are {labels.shape} and the image is {image.shape[:2]}")
-        crop = self.crop or Crop.centre(*image.shape[:2])
-        small = resize_image(crop(image), self.size)
-        small_labels = None if labels is None else resize_map(crop(labels), self.size)
+        crop = self.crop or centre_square(*image.shape[:2])
+        small = resize_image(cut(image, crop), self.size)
+        small_labels = None if labels is None else resize_map(cut(labels, crop), self.size)
         return Sample(record, small, small_labels, group=elapsed // (GROUP_SECONDS * 1_000_000_000))
 
     def _find_labels(self, reader: AnyReader, image: Any, time: int) -> NDArray[np.uint8] | None:
@@ -128,7 +129,7 @@ def _open(source: Path) -> Iterator[AnyReader]:
         from rosbags.highlevel import AnyReader, AnyReaderError
         from rosbags.typesys import Stores, get_typestore
     except ImportError as error:
-        raise SourceError("reading bags needs rosbags: pip install 'monet_perception[render]'") from error
+        raise SourceError("reading bags needs rosbags: pip install 'monet_perception[demo]'") from error
     try:
         reader = AnyReader([source], default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()

@@ -3,68 +3,45 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from monet_perception.region import Region
 
-@dataclass(frozen=True)
-class Crop:
-    """A part of the image, in pixels: rows top..bottom and columns left..right, ends excluded."""
 
-    top: int
-    bottom: int
-    left: int
-    right: int
+def parse_crop(text: str) -> Region:
+    """From "TOP:BOTTOM,LEFT:RIGHT", as a slice of an array: "29:221,64:256".
 
-    @classmethod
-    def parse(cls, text: str) -> Crop:
-        """From "TOP:BOTTOM,LEFT:RIGHT", as a slice of an array: "29:221,64:256".
+    Raises:
+        ValueError: another form, or an empty part.
+    """
+    match = re.fullmatch(r"(\d+):(\d+),(\d+):(\d+)", text.replace(" ", ""))
+    if not match:
+        raise ValueError(f"a crop is written TOP:BOTTOM,LEFT:RIGHT, such as 29:221,64:256; not {text!r}")
+    top, bottom, left, right = map(int, match.groups())
+    if bottom <= top or right <= left:
+        raise ValueError(f"the crop {text} is empty")
+    return Region(left, top, right - left, bottom - top)
 
-        Raises:
-            ValueError: another form, or an empty part.
-        """
-        match = re.fullmatch(r"(\d+):(\d+),(\d+):(\d+)", text.replace(" ", ""))
-        if not match:
-            raise ValueError(f"a crop is written TOP:BOTTOM,LEFT:RIGHT, such as 29:221,64:256; not {text!r}")
-        crop = cls(*map(int, match.groups()))
-        if crop.height < 1 or crop.width < 1:
-            raise ValueError(f"the crop {text} is empty")
-        return crop
 
-    @classmethod
-    def centre(cls, height: int, width: int, size: int | None = None) -> Crop:
-        """The largest centred square, or one of `size`."""
-        size = min(height, width) if size is None else size
-        top, left = (height - size) // 2, (width - size) // 2
-        return cls(top, top + size, left, left + size)
+def crop_text(crop: Region) -> str:
+    """As `parse_crop` reads it."""
+    return f"{crop.y}:{crop.y + crop.height},{crop.x}:{crop.x + crop.width}"
 
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-        return self.bottom - self.top
 
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return self.right - self.left
+def cut(array: NDArray[Any], crop: Region) -> NDArray[Any]:
+    """The part of an array [H, W, ...] in `crop`, as a view.
 
-    def __str__(self) -> str:
-        return f"{self.top}:{self.bottom},{self.left}:{self.right}"
-
-    def __call__(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Cut it out of [H, W, ...].
-
-        Raises:
-            ValueError: it reaches beyond the array.
-        """
-        height, width = array.shape[:2]
-        if min(self.top, self.left) < 0 or self.bottom > height or self.right > width:
-            raise ValueError(f"the crop {self} reaches beyond the image's {height} rows and {width} columns")
-        return array[self.top : self.bottom, self.left : self.right]
+    Raises:
+        ValueError: the crop reaches beyond the array.
+    """
+    height, width = array.shape[:2]
+    if not crop.inside(height, width):
+        raise ValueError(f"the crop {crop_text(crop)} reaches beyond the image's {height} rows and {width} columns")
+    return crop.cut(array)
 
 
 def resize_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from train.data.crop import Crop, resize_image, resize_map
+from monet_perception.region import Region, centre_square
+from train.data.crop import crop_text, cut, resize_image, resize_map
 from train.data.decode import read_image, read_map
 from train.data.layout import StoreLayout
 from train.data.source import BrokenRecord, Sample, SourceError
@@ -34,7 +35,7 @@ class ImageFolder:
         self,
         source: Path,
         size: int,
-        crop: Crop | None = None,
+        crop: Region | None = None,
         labels: Path | None = None,
         background_labels: int = 1,
     ) -> None:
@@ -59,7 +60,7 @@ class ImageFolder:
             background_labels=background_labels,
             labels=labels is not None,
             # A folder that changed between two attempts must not be taken for the same one.
-            options={"crop": str(crop) if crop else None, "names": hashlib.sha256(names.encode()).hexdigest()},
+            options={"crop": crop_text(crop) if crop else None, "names": hashlib.sha256(names.encode()).hexdigest()},
         )
 
     @property
@@ -85,6 +86,6 @@ class ImageFolder:
                 raise ValueError(
                     f"{label_path} is {labels.dtype} {labels.shape}, not a label map of {path.name}'s size"
                 )
-        crop = self.crop or Crop.centre(*image.shape[:2])
-        labels = None if labels is None else resize_map(crop(labels), self.size)
-        return Sample(record, resize_image(crop(image), self.size), labels)
+        crop = self.crop or centre_square(*image.shape[:2])
+        labels = None if labels is None else resize_map(cut(labels, crop), self.size)
+        return Sample(record, resize_image(cut(image, crop), self.size), labels)

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.crop import Crop, resize_image, resize_map
+from monet_perception.region import Region
+from train.data.crop import crop_text, cut, resize_image, resize_map
 from train.data.layout import FactorInfo, StoreLayout
 from train.data.source import BrokenRecord, Sample, SourceError
 
@@ -35,7 +36,7 @@ CLEVR_SPLITS: dict[str, tuple[int, int | None]] = {
     "test": (80_000, 90_000),
 }
 """Record numbers of the thesis's splits; CLEVR's last 10,000 records are in none of them."""
-CLEVR_CROP = Crop(29, 221, 64, 256)
+CLEVR_CROP = Region(x=64, y=29, width=192, height=192)
 CLEVR_OBJECTS = 10
 
 _ALL: tuple[int, int | None] = (0, None)
@@ -180,10 +181,10 @@ class Clevr(_RecordFile):
         split: Split = "train",
         records: tuple[int, int | None] | None = None,
         size: int = 128,
-        crop: Crop = CLEVR_CROP,
+        crop: Region = CLEVR_CROP,
     ) -> None:
-        if crop.height != crop.width or crop.bottom > 240 or crop.right > 320:
-            raise SourceError(f"the crop {crop} is not a square inside CLEVR's 240x320 images")
+        if crop.height != crop.width or not crop.inside(240, 320):
+            raise SourceError(f"the crop {crop_text(crop)} is not a square inside CLEVR's 240x320 images")
         start, stop = records or CLEVR_SPLITS.get(split, _ALL)
         super().__init__(_find(source, "clevr_with_masks"), start, stop, batch=8)
         self.size, self.crop = size, crop
@@ -198,7 +199,7 @@ class Clevr(_RecordFile):
             labels=True,
             factors=_clevr_factors(),
             entities=CLEVR_OBJECTS,
-            options={"records": [start, stop], "crop": str(crop), "bytes": self.path.stat().st_size},
+            options={"records": [start, stop], "crop": crop_text(crop), "bytes": self.path.stat().st_size},
         )
 
     def _parse(self, tf: Any, number: int, serialised: list[bytes]) -> Iterator[Sample]:
@@ -209,8 +210,8 @@ class Clevr(_RecordFile):
         arrays = _parse_examples(tf, serialised, bytes_of, {**floats_of, "pixel_coords": [*entities, 3]})
         for place in range(len(serialised)):
             scene = {name: array[place] for name, array in arrays.items()}
-            labels = _label_maps(self.crop(scene["mask"].transpose(1, 2, 0, 3)).transpose(2, 0, 1, 3)[None])[0]
-            image = resize_image(self.crop(scene["image"]), self.size)
+            labels = _label_maps(cut(scene["mask"].transpose(1, 2, 0, 3), self.crop).transpose(2, 0, 1, 3)[None])[0]
+            image = resize_image(cut(scene["image"], self.crop), self.size)
             yield Sample(number + place, image, resize_map(labels, self.size), self._factors(scene))
 
     def _factors(self, scene: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -220,8 +221,8 @@ class Clevr(_RecordFile):
         pixels = objects["pixel_coords"]
         continuous = {name: objects[name] for name in ("x", "y", "z", "rotation")}
         # Pixel centres are at whole numbers, as in OpenCV's resizing.
-        continuous["pixel_x"] = (pixels[:, 0] - self.crop.left + 0.5) * scale - 0.5
-        continuous["pixel_y"] = (pixels[:, 1] - self.crop.top + 0.5) * scale - 0.5
+        continuous["pixel_x"] = (pixels[:, 0] - self.crop.x + 0.5) * scale - 0.5
+        continuous["pixel_y"] = (pixels[:, 1] - self.crop.y + 0.5) * scale - 0.5
         continuous["pixel_depth"] = pixels[:, 2]
         categorical = {"colour": objects["color"], **{name: objects[name] for name in ("size", "material", "shape")}}
         factors = {name: np.where(visible, values, np.nan).astype(np.float32) for name, values in continuous.items()}

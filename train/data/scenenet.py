@@ -11,14 +11,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.crop import Crop, resize_image, resize_map
+from monet_perception.region import Region, centre_square
+from train.data.crop import crop_text, cut, resize_image, resize_map
 from train.data.decode import read_image, read_map
 from train.data.layout import StoreLayout
 from train.data.source import BrokenRecord, Sample, SourceError
 
 HEIGHT, WIDTH = 240, 320
 HORIZONTAL_FIELD, VERTICAL_FIELD = np.deg2rad(60.0), np.deg2rad(45.0)
-CROP = Crop.centre(HEIGHT, WIDTH, 192)
+CROP = centre_square(HEIGHT, WIDTH, 192)
 CAMERA_FIELDS = (
     *("fx", "fy", "cx", "cy"),  # pixels of the stored image, pixel centres at whole numbers
     *("camera_x", "camera_y", "camera_z", "lookat_x", "lookat_y", "lookat_z"),  # metres, y up, mid-exposure
@@ -61,13 +62,13 @@ class SceneNet:
         split: SceneNetSplit = "train",
         views: int | None = 300_000,
         seed: int = 0,
-        crop: Crop = CROP,
+        crop: Region = CROP,
         size: int = 192,
     ) -> None:
         if split not in get_args(SceneNetSplit):
             raise SourceError(f"SceneNet has no split {split}; it has {', '.join(get_args(SceneNetSplit))}")
-        if crop.height != crop.width or crop.bottom > HEIGHT or crop.right > WIDTH:
-            raise SourceError(f"the crop {crop} is not a square inside SceneNet's {HEIGHT}x{WIDTH} views")
+        if crop.height != crop.width or not crop.inside(HEIGHT, WIDTH):
+            raise SourceError(f"the crop {crop_text(crop)} is not a square inside SceneNet's {HEIGHT}x{WIDTH} views")
         self.crop, self.size = crop, size
         self._images = source / split
         self._parts = _find_parts(source, split)
@@ -86,7 +87,7 @@ class SceneNet:
             depth=True,
             camera_fields=CAMERA_FIELDS,
             groups=True,
-            options={"views": views, "crop": str(crop), "trajectories": len(counts)},
+            options={"views": views, "crop": crop_text(crop), "trajectories": len(counts)},
         )
 
     @property
@@ -118,16 +119,16 @@ class SceneNet:
         photo = _checked(paths["photo"], read_image(paths["photo"]), np.uint8)
         ray = _checked(paths["depth"], read_map(paths["depth"]), np.uint16)
         instance = _checked(paths["instance"], read_map(paths["instance"]), np.uint16)
-        maps = [self.crop(array) for array in (_labels(instance, _foreground(trajectory)), _ray_to_z(ray))]
+        maps = [cut(array, self.crop) for array in (_labels(instance, _foreground(trajectory)), _ray_to_z(ray))]
         labels, depth = (resize_map(array, self.size) for array in maps)
         camera = np.concatenate([self._intrinsics(), _pose(view)]).astype(np.float32)
-        image = resize_image(self.crop(photo), self.size)
+        image = resize_image(cut(photo, self.crop), self.size)
         return Sample(record, image, labels, depth=depth, camera=camera, group=number)
 
     def _intrinsics(self) -> NDArray[np.float64]:
         scale = self.size / self.crop.width
         fx, fy, cx, cy = _INTRINSICS
-        moved = ((cx - self.crop.left + 0.5) * scale - 0.5, (cy - self.crop.top + 0.5) * scale - 0.5)
+        moved = ((cx - self.crop.x + 0.5) * scale - 0.5, (cy - self.crop.y + 0.5) * scale - 0.5)
         return np.array([fx * scale, fy * scale, *moved])
 
 
