@@ -32,7 +32,7 @@ from train.scenes.clip import write_clip
 from train.scenes.drawing import Order, draw_store, usable_cores
 from train.scenes.recipe import KINDS
 from train.scenes.renderer import RenderError
-from train.scenes.rooms import Variant
+from train.scenes.rooms import RoomVariant
 from train.scenes.samples import samples_page
 from train.scenes.sequence import RoomSequence
 from train.scenes.tfrecords import published_order, write_tfrecords
@@ -134,7 +134,7 @@ def _add_rooms(commands: Any) -> None:
     target.add_argument("--sequence", type=Path, metavar="OUT.mcap", help="recording of a moving room to make")
     parser.add_argument(
         "--variant",
-        choices=get_args(Variant),
+        choices=get_args(RoomVariant),
         default="train",
         help="as published, or other_ring: another camera ring [train]",
     )

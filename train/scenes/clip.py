@@ -22,9 +22,9 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 from train.scenes.drawing import millimetres
-from train.scenes.renderer import Picture, SceneRenderer
+from train.scenes.renderer import Rendering, SceneRenderer
 from train.scenes.rooms import FIRST_OBJECT, RoomObject
-from train.scenes.scene import Camera, Scene, quaternion_of
+from train.scenes.scene import Camera, SimulatedScene, quaternion_of
 from train.scenes.sequence import RoomSequence
 
 OPTICAL_FRAME, WORLD_FRAME = "camera_optical_frame", "world"
@@ -117,7 +117,9 @@ class _Messages:
         self.types = get_typestore(Stores.ROS2_JAZZY)
         self._size = height, width
 
-    def of(self, stamp: int, scene: Scene, objects: Sequence[RoomObject], picture: Picture) -> dict[str, Any]:
+    def of(
+        self, stamp: int, scene: SimulatedScene, objects: Sequence[RoomObject], picture: Rendering
+    ) -> dict[str, Any]:
         camera = self._header(stamp, OPTICAL_FRAME)
         world = self._header(stamp, WORLD_FRAME)
         position, orientation = self._pose(scene.camera)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from train.data.layout import FactorInfo
-from train.scenes.scene import IDENTITY, Camera, Colour, Light, Scene, Thing, Vector, yaw_rotation
+from train.scenes.scene import IDENTITY, Camera, Colour, Light, SimulatedScene, Thing, Vector, yaw_rotation
 from train.scenes.shapes import SHAPES as ALL_SHAPES
 from train.scenes.textures import COUNT as TEXTURES
 
@@ -56,7 +56,7 @@ class _Item:
         return math.hypot(near.across - far.across, near.up - far.up) > near.apparent - 0.2 * far.apparent
 
 
-def sample_clutter(generator: np.random.Generator) -> Scene:
+def sample_clutter(generator: np.random.Generator) -> SimulatedScene:
     """A scene drawn at random."""
     grounded = generator.random() < 0.65
     camera, tilt = _sample_camera(generator)
@@ -72,7 +72,7 @@ def sample_clutter(generator: np.random.Generator) -> Scene:
                 break
     things = [*background, *(item.thing for item in items)]
     sky = generator.random() < 0.7
-    return Scene(things, camera, _sample_lights(generator), _factors(items), sky=sky)
+    return SimulatedScene(things, camera, _sample_lights(generator), _factors(items), sky=sky)
 
 
 class _Paint:

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from train.data.layout import StoreLayout
 from train.data.store import Store
 from train.data.store_writer import StoreWriter
-from train.scenes.recipe import CAMERA_FIELDS, KINDS, LICENCE, scene_at
+from train.scenes.recipe import KINDS, LICENCE, scene_at
 from train.scenes.renderer import RenderError, SceneRenderer
-from train.scenes.scene import Scene
+from train.scenes.scene import CAMERA_FIELDS, SimulatedScene
 
 _CHUNK_BYTES = 4 << 20
 """Of images in a piece of work: large enough that passing it on costs nothing, small enough to show progress."""
@@ -104,7 +104,7 @@ class Artist:
             arrays["depth"] = depth
         return arrays
 
-    def _scene(self, index: int) -> Scene:
+    def _scene(self, index: int) -> SimulatedScene:
         scene = scene_at(self.order.kind, self.order.seed, index)
         if self.order.field_of_view is None:
             return scene

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from train.data.layout import FactorInfo
 from train.scenes import clutter, rooms, tabletop
-from train.scenes.scene import CAMERA_FIELDS, Scene
+from train.scenes.scene import SimulatedScene
 from train.scenes.textures import textures
 
 LICENCE = "rendered by monet_perception (Apache-2.0); no rights of others"
@@ -32,7 +32,7 @@ class Kind:
         textures: makes the renderer's textures.
     """
 
-    sample: Callable[[np.random.Generator], Scene]
+    sample: Callable[[np.random.Generator], SimulatedScene]
     dataset: str
     objects: int
     background_labels: int
@@ -41,7 +41,7 @@ class Kind:
     shadow_size: int = 0
     textures: Callable[[], NDArray[np.uint8]] | None = None
 
-    def factor_rows(self, scenes: list[Scene]) -> dict[str, NDArray[Any]]:
+    def factor_rows(self, scenes: list[SimulatedScene]) -> dict[str, NDArray[Any]]:
         """[n, objects] for each factor; NaN or -1 where a scene has fewer objects."""
         rows: dict[str, NDArray[Any]] = {}
         for name, factor in self.factors.items():
@@ -52,7 +52,7 @@ class Kind:
         return rows
 
 
-def _room_kind(variant: rooms.Variant) -> Kind:
+def _room_kind(variant: rooms.RoomVariant) -> Kind:
     objects = rooms.OBJECTS[variant][1]
     return Kind(
         sample=lambda generator: rooms.sample_room(generator, variant),
@@ -87,9 +87,6 @@ KINDS: dict[str, Kind] = {
 """By name; a name and not the Kind itself travels to the processes that draw."""
 
 
-def scene_at(kind: str, seed: int, index: int) -> Scene:
+def scene_at(kind: str, seed: int, index: int) -> SimulatedScene:
     """Scene number `index` of those with this seed: the same whoever draws it, and whatever was drawn before."""
     return KINDS[kind].sample(np.random.default_rng((seed, index)))
-
-
-__all__ = ["CAMERA_FIELDS", "KINDS", "LICENCE", "Kind", "scene_at"]

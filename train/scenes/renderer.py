@@ -24,7 +24,7 @@ except ImportError as error:
 import numpy as np
 from numpy.typing import NDArray
 
-from train.scenes.scene import Camera, Light, Scene, Thing
+from train.scenes.scene import Camera, Light, SimulatedScene, Thing
 from train.scenes.shapes import MESHES, SOLIDS, normals_of
 
 NEAR, FAR = 0.05, 60.0
@@ -44,7 +44,7 @@ class RenderError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Picture:
+class Rendering:
     """A drawn scene: image uint8 [H, W, 3], labels uint8 [H, W], depth float32 [H, W] in metres along z (0: none)."""
 
     image: NDArray[np.uint8]
@@ -93,19 +93,19 @@ class SceneRenderer:
         self._codes = np.empty((height, width, 3), np.uint8)
         self._depth = np.empty((height, width), np.float32)
 
-    def draw(self, scene: Scene) -> Picture:
+    def draw(self, scene: SimulatedScene) -> Rendering:
         """Draw `scene`."""
         self._opengl.make_current()  # another renderer may have been made since
         self._fill(scene)
         image = self._draw_image(scene)
         labels = self._draw_labels()
-        return Picture(image, labels, self._metres())
+        return Rendering(image, labels, self._metres())
 
     def close(self) -> None:
         """Give back what OpenGL holds; also done when nobody holds the renderer any more."""
         self._finalise()
 
-    def _fill(self, scene: Scene) -> None:
+    def _fill(self, scene: SimulatedScene) -> None:
         if len(scene.things) > MAX_THINGS:
             raise ValueError(f"a scene can have at most {MAX_THINGS} things, not {len(scene.things)}")
         for place, thing in enumerate(scene.things):
@@ -137,7 +137,7 @@ class SceneRenderer:
         geom.specular, geom.shininess, geom.reflectance = thing.specular, thing.shininess, thing.reflectance
         geom.matid = -1 if thing.texture is None else thing.texture  # the model's materials are the textures
 
-    def _draw_image(self, scene: Scene) -> NDArray[np.uint8]:
+    def _draw_image(self, scene: SimulatedScene) -> NDArray[np.uint8]:
         flags = self._scene.flags
         flags[:] = 0
         flags[_FLAG.mjRND_CULL_FACE] = 1

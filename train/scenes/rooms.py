@@ -16,14 +16,14 @@ from typing import Literal
 import numpy as np
 
 from train.data.layout import FactorInfo
-from train.scenes.scene import Camera, Colour, Light, Scene, Thing, yaw_rotation
+from train.scenes.scene import Camera, Colour, Light, SimulatedScene, Thing, yaw_rotation
 
-Variant = Literal["train", "six_objects", "identical_color", "empty_room", "other_ring"]
+RoomVariant = Literal["train", "six_objects", "identical_color", "empty_room", "other_ring"]
 
 SKY, FLOOR, FIRST_WALLS, SECOND_WALLS, FIRST_OBJECT = range(5)
 """Labels, in the order of the published masks; the wall's halves are the two pairs of walls that face each other, so
 that every view of a corner shows both."""
-OBJECTS: dict[Variant, tuple[int, int]] = {
+OBJECTS: dict[RoomVariant, tuple[int, int]] = {
     "train": (3, 3),
     "six_objects": (4, 6),
     "identical_color": (4, 6),
@@ -115,7 +115,7 @@ def saturated(hue: float, saturation: float) -> Colour:
     return colorsys.hsv_to_rgb(hue, saturation, 1.0)
 
 
-def sample_room(generator: np.random.Generator, variant: Variant = "train") -> Scene:
+def sample_room(generator: np.random.Generator, variant: RoomVariant = "train") -> SimulatedScene:
     """A room drawn at random."""
     eye = Eye(
         generator.uniform(0, 2 * math.pi),
@@ -127,7 +127,7 @@ def sample_room(generator: np.random.Generator, variant: Variant = "train") -> S
     count = int(generator.integers(fewest, most + 1))
     objects = _sample_objects(generator, count, eye, one_colour=variant == "identical_color")
     things = [*room_things(floor, wall), *(item.thing(FIRST_OBJECT + place) for place, item in enumerate(objects))]
-    return Scene(things, eye.camera(), LIGHTS, factors_of(objects))
+    return SimulatedScene(things, eye.camera(), LIGHTS, factors_of(objects))
 
 
 def random_colour(generator: np.random.Generator) -> tuple[float, float]:

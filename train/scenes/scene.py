@@ -105,7 +105,7 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SimulatedScene:
     """Everything that decides a picture and its ground truth.
 
     Attributes:

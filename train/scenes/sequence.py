@@ -20,7 +20,7 @@ from train.scenes.rooms import (
     room_things,
     saturated,
 )
-from train.scenes.scene import Camera, Scene
+from train.scenes.scene import Camera, SimulatedScene
 
 REACH = 1.4
 """Objects stay within this distance of the room's middle, metres: the middle square of the picture shows all of it."""
@@ -98,11 +98,11 @@ class RoomSequence:
         phase = 2 * math.pi * seconds / self.period
         return [mover.at(phase) for mover in self._movers]
 
-    def scene(self, seconds: float) -> Scene:
+    def scene(self, seconds: float) -> SimulatedScene:
         """Everything at a time."""
         objects = self.objects(seconds)
         things = [*self._room, *(item.thing(FIRST_OBJECT + place) for place, item in enumerate(objects))]
-        return Scene(things, self._camera(seconds), LIGHTS, factors_of(objects))
+        return SimulatedScene(things, self._camera(seconds), LIGHTS, factors_of(objects))
 
     def _camera(self, seconds: float) -> Camera:
         phase = 2 * math.pi * seconds / self.period

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.layout import FactorInfo
-from train.scenes.scene import Camera, Light, Scene, Thing, yaw_rotation
+from train.scenes.scene import Camera, Light, SimulatedScene, Thing, yaw_rotation
 
 OBJECTS = (3, 10)
 """Fewest and most objects."""
@@ -95,7 +95,7 @@ class _Item:
         )  # fmt: skip
 
 
-def sample_tabletop(generator: np.random.Generator) -> Scene:
+def sample_tabletop(generator: np.random.Generator) -> SimulatedScene:
     """A tabletop drawn at random."""
     camera = _sample_camera(generator)
     count = int(generator.integers(OBJECTS[0], OBJECTS[1] + 1))
@@ -113,7 +113,7 @@ def sample_tabletop(generator: np.random.Generator) -> Scene:
     items = [item for item, _ in placed]
     table = Thing("box", _TABLE, (0.0, 0.0, -_TABLE[2]), (0.55, 0.55, 0.55), 0, specular=0.0)
     things = [table, *(item.thing(1 + place) for place, item in enumerate(items))]
-    return Scene(things, camera, _sample_lights(generator), _factors(items), sky=False)
+    return SimulatedScene(things, camera, _sample_lights(generator), _factors(items), sky=False)
 
 
 def _sample_camera(generator: np.random.Generator) -> Camera:
