@@ -146,7 +146,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_objects_room(commands: Any) -> None:
     parser = _command(commands, "objects_room", "Objects Room (TFRecords)", _objects_room, "--variant six_objects")
     parser.add_argument(
-        "--variant", choices=get_args(Variant), default="train", help="training set or one of three test sets [train]"
+        "--variant",
+        choices=get_args(PublishedVariant),
+        default="train",
+        help="training set or one of three test sets [train]",
     )
     parser.add_argument(
         "--split",

@@ -20,10 +20,10 @@ from train.data.crop import crop_text, cut, resize_image, resize_map
 from train.data.layout import FactorInfo, StoreLayout
 from train.data.source import BrokenRecord, Sample, SourceError
 
-Variant = Literal["train", "six_objects", "identical_color", "empty_room"]
+PublishedVariant = Literal["train", "six_objects", "identical_color", "empty_room"]
 Split = Literal["train", "val", "test", "all"]
 
-ENTITIES: dict[Variant, int] = {"train": 7, "six_objects": 10, "identical_color": 10, "empty_room": 4}
+ENTITIES: dict[PublishedVariant, int] = {"train": 7, "six_objects": 10, "identical_color": 10, "empty_room": 4}
 """Masks per scene of Objects Room: sky, floor, two halves of the wall, and the objects."""
 OBJECTS_ROOM_SPLITS: dict[str, tuple[int, int | None]] = {
     "train": (0, 980_000),
@@ -126,12 +126,14 @@ class ObjectsRoom(_RecordFile):
     def __init__(
         self,
         source: Path,
-        variant: Variant = "train",
+        variant: PublishedVariant = "train",
         split: Split | None = None,
         records: tuple[int, int | None] | None = None,
     ) -> None:
-        if variant not in get_args(Variant):
-            raise SourceError(f"{variant} is no variant of Objects Room; they are {', '.join(get_args(Variant))}")
+        if variant not in get_args(PublishedVariant):
+            raise SourceError(
+                f"{variant} is no variant of Objects Room; they are {', '.join(get_args(PublishedVariant))}"
+            )
         name = "objects_room_train" if variant == "train" else f"objects_room_test_{variant}"
         if variant != "train" and split not in (None, "test", "all"):
             raise SourceError(f"{variant} is a test set and has no split {split}")
