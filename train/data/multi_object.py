@@ -1,7 +1,7 @@
 """Objects Room and CLEVR with masks: the TFRecords of DeepMind's multi_object_datasets, read by TensorFlow.
 
 Every byte of an image is a string of its own in these files, so reading them is slow whatever reads them. TensorFlow is
-imported here, when the first record is read, and nowhere else: training has no need of it.
+imported when the first record is read or written, and by `import_tensorflow` only: training has no need of it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _RecordFile(ABC):
         Raises:
             SourceError: TensorFlow is not installed.
         """
-        tf = _tensorflow()
+        tf = import_tensorflow()
         first = self.start + start
         with self.path.open("rb") as file:
             compression = "GZIP" if file.read(2) == b"\x1f\x8b" else ""
@@ -283,7 +283,12 @@ def _first_line(error: Exception) -> str:
     return text.strip().splitlines()[0][:200]
 
 
-def _tensorflow() -> Any:
+def import_tensorflow() -> Any:
+    """TensorFlow's module, which keeps quiet and leaves the GPU alone.
+
+    Raises:
+        SourceError: it is not installed.
+    """
     # It would greet on stderr, in the middle of the progress bar.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -291,7 +296,7 @@ def _tensorflow() -> Any:
         import tensorflow as tf
     except ImportError as error:
         raise SourceError(
-            "reading TFRecords needs TensorFlow, which training itself doesn't: "
+            "TFRecords need TensorFlow, which training itself doesn't: "
             "pip install 'monet_perception[tensorflow]' (where possible in an environment of its own)"
         ) from error
     tf.config.set_visible_devices([], "GPU")

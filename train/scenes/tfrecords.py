@@ -7,7 +7,6 @@ store holds). GZIP; every byte of an image or mask is a string of its own. `trai
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from monet_perception.files import replacing
-from train.data.multi_object import CLEVR_CROP, CLEVR_OBJECTS, ENTITIES
+from train.data.multi_object import CLEVR_CROP, CLEVR_OBJECTS, ENTITIES, import_tensorflow
 from train.scenes.drawing import Order, draw_ranges
 from train.scenes.renderer import RenderError
 from train.scenes.tabletop import FIELD_OF_VIEW
@@ -60,9 +59,10 @@ def write_tfrecords(
         The file.
     Raises:
         FileExistsError: there is a file, and `overwrite` is off.
-        RenderError: scenes can't be drawn here, or TensorFlow is missing.
+        RenderError: scenes can't be drawn here.
+        SourceError: TensorFlow is not installed.
     """
-    tf = _tensorflow()
+    tf = import_tensorflow()
     path = folder / file_name(order.kind)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; remove it, choose another folder, or replace it (--overwrite)")
@@ -131,13 +131,3 @@ def _example(tf: Any, features: Features) -> Any:
         else:
             encoded[name] = tf.train.Feature(float_list=tf.train.FloatList(value=values))
     return tf.train.Example(features=tf.train.Features(feature=encoded))
-
-
-def _tensorflow() -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise RenderError("writing TFRecords needs TensorFlow: pip install 'monet_perception[tensorflow]'") from error
-    tf.config.set_visible_devices([], "GPU")
-    return tf
