@@ -11,7 +11,7 @@ IMAGE_SIZE = 16
 NETWORK = "{image_size: 16, slots: 4, encoder: resnet18, decoder_channels: [8], unet_channels: [4, 4], latent_size: 4}"
 
 
-def write_squares(path: Path, count: int = 60, seed: int = 0, labels: bool = True, background: int = 1) -> Path:
+def write_squares(path: Path, count: int = 60, seed: int = 0, labels: bool = True, background_labels: int = 1) -> Path:
     """Images of a grey ground with one to three squares; the factor `tone` says whether a square is dark or bright."""
     rng, size = np.random.default_rng(seed), IMAGE_SIZE
     images = np.full((count, size, size, 3), 100, np.uint8)
@@ -24,10 +24,11 @@ def write_squares(path: Path, count: int = 60, seed: int = 0, labels: bool = Tru
             y, x = rng.integers(0, size - width, 2)
             colour = rng.integers(170, 256, 3) if bright else rng.integers(0, 60, 3)
             images[image, y : y + width, x : x + width] = colour
-            masks[image, y : y + width, x : x + width] = background + entity
+            masks[image, y : y + width, x : x + width] = background_labels + entity
             tone[image, entity] = bright
     layout = StoreLayout(
-        "squares", "train", "test", "CC0-1.0", height=size, width=size, labels=labels, background_labels=background,
+        "squares", "train", "test", "CC0-1.0", height=size, width=size, labels=labels,
+        background_labels=background_labels,
         factors={"tone": {"kind": "categorical", "values": ["dark", "bright"], "unit": None}}, entities=3,
     )  # fmt: skip
     with StoreWriter(path, layout, count) as writer:

@@ -20,7 +20,7 @@ from small_training import arguments, write_squares
 
 from monet_perception.checkpoint import load_checkpoint
 from train import fit, pretrain
-from train.assignment import IGNORED, instance_targets, match_slots, matched_loss, matching_cost
+from train.assignment import IGNORED, assign_slots, instance_targets, matched_loss, matching_cost
 from train.cli import main
 from train.data.store import Store
 from train.supervised import PixelClasses
@@ -48,7 +48,7 @@ def test_assignment_is_the_best_of_all(seed: int, slots: int, objects: int, dice
     log_masks = random_masks(rng, slots)
     targets = torch.from_numpy(rng.integers(0, objects + 1, (2, 4, 4)))
     cost, area = matching_cost(log_masks, targets, dice_weight)
-    matched = match_slots(cost, area > 0, fixed=1)
+    matched = assign_slots(cost, area > 0, fixed=1)
     for image in range(2):
         present = [t for t in targets[image].unique().tolist() if t > 0]
         given_slots = {t: int(matched[image, t]) for t in present if matched[image, t] != IGNORED}
@@ -73,7 +73,7 @@ def _cost(log_masks: torch.Tensor, targets: torch.Tensor, slots: dict[int, int],
 
 def loss_of(log_masks: torch.Tensor, targets: torch.Tensor, object_weight: float = 0.0) -> torch.Tensor:
     cost, area = matching_cost(log_masks, targets)
-    matched = match_slots(cost, area > 0, fixed=1)
+    matched = assign_slots(cost, area > 0, fixed=1)
     return matched_loss(log_masks, targets, matched, area, 1, object_weight)
 
 
@@ -184,9 +184,11 @@ def test_killed_run_goes_on_exactly(store: Path, tmp_path: Path) -> None:
 
 def test_validation_counts_objects_by_its_own_stores_backgrounds(store: Path, tmp_path: Path) -> None:
     lines = []
-    for background in (1, 3):
-        val_store = write_squares(tmp_path / f"val_{background}", count=20, seed=1, background=background)
-        run = tmp_path / f"run_{background}"
+    for background_labels in (1, 3):
+        val_store = write_squares(
+            tmp_path / f"val_{background_labels}", count=20, seed=1, background_labels=background_labels
+        )
+        run = tmp_path / f"run_{background_labels}"
         assert pretrained("masks", store, run, 3, data__val_store=val_store) == 0
         lines.append(json.loads((run / "validation.jsonl").read_text()))
     for name in ("total", "ari", "msc"):
@@ -246,8 +248,8 @@ def test_error_names_its_cause(
 ) -> None:
     special: dict[str, dict[str, Any]] = {
         "unlabelled": {"labels": False},
-        "walls": {"background": 4},
-        "wall": {"background": 2},
+        "walls": {"background_labels": 4},
+        "wall": {"background_labels": 2},
     }
     for name, value in changes.items():
         if value in special:

@@ -45,7 +45,7 @@ def matching_cost(log_masks: Tensor, targets: Tensor, dice_weight: float = 0.0) 
     return cost, area
 
 
-def match_slots(cost: Tensor, present: Tensor, fixed: int) -> Tensor:
+def assign_slots(cost: Tensor, present: Tensor, fixed: int) -> Tensor:
     """The slot of each target in each image, such that the sum of the costs is lowest.
 
     Args:
@@ -76,7 +76,7 @@ def matched_loss(
     Args:
         log_masks: [B, K, H, W].
         targets: [B, H, W] int64.
-        matched: [B, T], of `match_slots`.
+        matched: [B, T], of `assign_slots`.
         area: [B, T] pixels, of `matching_cost`.
         fixed: Targets from this number on are objects.
         object_weight: Pixels that each object counts beside its own, shared among them, so that small objects are

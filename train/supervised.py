@@ -16,7 +16,7 @@ from monet_perception.checkpoint import save_checkpoint
 from monet_perception.files import replacing
 from monet_perception.networks import ConfigError, Monet, load_pretrained
 from monet_perception.networks.segmentation import SegmentationAttention
-from train.assignment import instance_targets, match_slots, matched_loss, matching_cost
+from train.assignment import assign_slots, instance_targets, matched_loss, matching_cost
 from train.data.manifest import Manifest, StoreError
 from train.data.store import Store
 from train.metrics import SegmentationMetrics
@@ -100,18 +100,18 @@ class MaskTask(SupervisedTask):
         self.object_weight = object_weight
         self.dice_weight = dice_weight
         self.means = NamedMeans(("total",))
-        self.scores = SegmentationMetrics(background=1)  # of the validation store, from `setup` on
+        self.scores = SegmentationMetrics(background_labels=1)  # of the validation store, from `setup` on
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
         counts = {self.background_labels, self.val_background_labels}
         if len(counts) > 1 and not self.one_background:
             raise StoreError(f"slots of their own (background: own) need stores with as many backgrounds, not {counts}")
-        for background in counts:
-            fixed = self._fixed_slots(background)
+        for background_labels in counts:
+            fixed = self._fixed_slots(background_labels)
             if fixed >= self.config.slots:
                 raise ConfigError(f"{self.config.slots} slots leave none for objects beside {fixed} backgrounds")
-        self.scores = SegmentationMetrics(background=self.val_background_labels).to(self.device)
+        self.scores = SegmentationMetrics(background_labels=self.val_background_labels).to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         log_masks = self.network.attention(unit_images(batch["images"]))
@@ -144,7 +144,7 @@ class MaskTask(SupervisedTask):
         targets = instance_targets(labels, background_labels, self.one_background)
         fixed = self._fixed_slots(background_labels)
         cost, area = matching_cost(log_masks, targets, self.dice_weight)
-        matched = match_slots(cost, area > 0, fixed)
+        matched = assign_slots(cost, area > 0, fixed)
         return matched_loss(log_masks, targets, matched, area, fixed, self.object_weight)
 
 

@@ -109,7 +109,7 @@ class MonetTask(LightningModule):
                 "store at the network's size"
             )
         if has_labels(manifest):
-            self.scores = SegmentationMetrics(background=manifest.background_labels).to(self.device)
+            self.scores = SegmentationMetrics(background_labels=manifest.background_labels).to(self.device)
         if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
             what = load_pretrained(self.network, self.pretrained)
             self.print(f"{what} starts from {self.pretrained}")

@@ -1,8 +1,9 @@
 """Segmentation and reconstruction scores, each by its published definition, batched and exact.
 
 Everything is counted once, in a contingency table of true labels against predicted slots, and every score is read off
-that table. What is foreground is said by one number, `background`: labels below it are background (Objects Room: 4, for
-sky, floor and two walls; CLEVR: 1), labels from it on are one object each. `background=0` makes everything foreground.
+that table. What is foreground is said by one number, the store's `background_labels`: labels below it are background
+(Objects Room: 4, for sky, floor and two walls; CLEVR: 1), labels from it on are one object each. 0 makes everything
+foreground.
 
 - An object without a visible pixel does not exist here: it is counted nowhere. `min_pixels` raises that bar; objects
   below it are taken out of the foreground (their pixels are then scored as background is, that is, not at all).
@@ -19,8 +20,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-SCORES = ("ari", "ari_all", "msc", "covering", "mbo", "mse")
-"""Names of the scores, in the order in which `SegmentationMetrics` holds them."""
+MEANS = ("ari", "ari_all", "msc", "covering", "mbo", "mse", "ari_multi")
+"""What `SegmentationMetrics` tells, in the order in which it holds them."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,20 @@ class ImageScores:
     objects: Tensor
 
 
-def image_scores(labels: Tensor, predicted: Tensor, background: int, min_pixels: int = 1) -> ImageScores:
+def image_scores(labels: Tensor, predicted: Tensor, background_labels: int, min_pixels: int = 1) -> ImageScores:
     """Every segmentation score of every image, from one contingency table.
 
     Args:
         labels: [B, H, W] integer, true labels.
         predicted: [B, H, W] integer, the slot that owns each pixel (the argmax of the masks).
-        background: labels below this one are background.
+        background_labels: labels below this one are background.
         min_pixels: visible pixels that an object needs in order to count.
     Raises:
         ValueError: shapes differ, or a tensor is not of integers, or holds negative numbers.
     """
     table = _contingency(labels, predicted)
     area = table.sum(dim=2)
-    foreground = (area >= max(min_pixels, 1)) & (torch.arange(area.shape[1], device=area.device) >= background)
+    foreground = (area >= max(min_pixels, 1)) & (torch.arange(area.shape[1], device=area.device) >= background_labels)
     best = _overlaps(table).amax(dim=2)
     objects = foreground.sum(dim=1)
     weights = area * foreground
@@ -70,33 +71,6 @@ def image_scores(labels: Tensor, predicted: Tensor, background: int, min_pixels:
         best_overlap=best_sum,
         objects=objects,
     )
-
-
-def adjusted_rand_index(labels: Tensor, predicted: Tensor, background: int = 0, min_pixels: int = 1) -> Tensor:
-    """Adjusted Rand index over the foreground, each foreground pixel one point (Hubert and Arabie 1985).
-
-    Args: as `image_scores`.
-    Returns:
-        [B] float64, 1 for the same partition, about 0 for chance; NaN where an image has no foreground.
-    """
-    return image_scores(labels, predicted, background, min_pixels).ari
-
-
-def segmentation_covering(
-    labels: Tensor, predicted: Tensor, background: int = 0, *, weighted: bool = False, min_pixels: int = 1
-) -> Tensor:
-    """Covering of the true foreground objects by the predicted segments.
-
-    The mean over the objects of the best IoU that any segment reaches. Segments keep the background pixels that they
-    hold, so over- and under-segmentation both lower it.
-
-    Args: as `image_scores`, and
-        weighted: False: each object counts the same (MSC, the thesis's). True: by area (Arbelaez et al. 2011).
-    Returns:
-        [B] float64 in [0, 1]; NaN where an image has no object.
-    """
-    scores = image_scores(labels, predicted, background, min_pixels)
-    return scores.covering if weighted else scores.msc
 
 
 def overlaps(labels: Tensor, predicted: Tensor) -> Tensor:
@@ -121,30 +95,23 @@ def mean_squared_error(images: Tensor, reconstructions: Tensor) -> Tensor:
 
 
 class SegmentationMetrics(Metric):
-    """Means of `SCORES` over all images seen, and over those with 0, 1, 2, ... visible objects.
+    """Means of `MEANS` over all images seen.
 
     Holds sums alone, of a fixed size, so that processes of a DDP run are added and not gathered.
 
     Args:
-        background: labels below this one are background.
-        min_pixels: visible pixels that an object needs in order to count.
+        background_labels: labels below this one are background.
     """
 
     full_state_update = False
-    higher_is_better = True
-    MAX_OBJECTS = 255  # labels are uint8
     sums: Tensor
     counts: Tensor
-    images: Tensor
 
-    def __init__(self, background: int, min_pixels: int = 1) -> None:
+    def __init__(self, background_labels: int) -> None:
         super().__init__()
-        self.background = background
-        self.min_pixels = min_pixels
-        shape = (self.MAX_OBJECTS + 1, len(SCORES))
-        self.add_state("sums", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("counts", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("images", torch.zeros(shape[0], dtype=torch.int64), dist_reduce_fx="sum")
+        self.background_labels = background_labels
+        for name in ("sums", "counts"):
+            self.add_state(name, torch.zeros(len(MEANS), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, labels: Tensor, predicted: Tensor, squared_error: Tensor) -> None:
         """Add a batch.
@@ -153,42 +120,25 @@ class SegmentationMetrics(Metric):
             labels: [B, H, W] integer, true labels.
             predicted: [B, H, W] integer, the argmax of the masks over slots.
             squared_error: [B], `mean_squared_error` of each image.
+        Raises:
+            ValueError: as `image_scores`.
         """
-        scores = image_scores(labels, predicted, self.background, self.min_pixels)
+        scores = image_scores(labels, predicted, self.background_labels)
+        multi = torch.where(scores.objects >= 2, scores.ari, torch.nan)
         # mBO is a mean over objects, so its terms are sums over an image's objects and its weights their number.
-        columns = (scores.ari, scores.ari_all, scores.msc, scores.covering, scores.best_overlap, squared_error)
-        values = torch.stack([column.to(torch.float64) for column in columns], dim=1)
+        columns = (scores.ari, scores.ari_all, scores.msc, scores.covering, scores.best_overlap, squared_error, multi)
+        values = torch.stack([column.to(torch.float64) for column in columns])
         weights = (~values.isnan()).to(torch.float64)
-        weights[:, SCORES.index("mbo")] = scores.objects.to(torch.float64)
-        rows = scores.objects.clamp(max=self.MAX_OBJECTS)
-        self.sums.index_add_(0, rows, values.nan_to_num(nan=0.0))
-        self.counts.index_add_(0, rows, weights)
-        self.images.index_add_(0, rows, torch.ones_like(rows))
+        weights[MEANS.index("mbo")] = scores.objects.to(torch.float64)
+        self.sums += values.nansum(dim=1)
+        self.counts += weights.sum(dim=1)
 
     def compute(self) -> dict[str, Tensor]:
-        """Mean of each score over all images that have it (NaN where none has), and `ari_multi` and `msc_multi`,
-        over the images with two objects or more."""
-        means = self._means(0)
-        multi = self._means(2)
-        return {**means, "ari_multi": multi["ari"], "msc_multi": multi["msc"]}
+        """Mean of each score over all images that have it, float64, NaN where none has.
 
-    def by_objects(self) -> dict[int, dict[str, float]]:
-        """For each number of visible objects met: `images`, and the mean of each score over those images.
-
-        Under DDP call it where the states are synchronised (`with metrics.sync_context(): ...`).
+        `ari_multi` is the ARI over images with two objects or more.
         """
-        met = self.images.nonzero().flatten().tolist()
-        return {
-            n: {
-                "images": int(self.images[n]),
-                **{name: float(self.sums[n, i] / self.counts[n, i]) for i, name in enumerate(SCORES)},
-            }
-            for n in met
-        }
-
-    def _means(self, at_least: int) -> dict[str, Tensor]:
-        means = self.sums[at_least:].sum(dim=0) / self.counts[at_least:].sum(dim=0)
-        return dict(zip(SCORES, means.unbind(), strict=True))
+        return dict(zip(MEANS, self.sums / self.counts, strict=True))
 
 
 def _unit_range(images: Tensor) -> Tensor:
