@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import numpy as np
 import pytest
 import slow_source
 from numpy.typing import NDArray
+from painted_scenes import CONFIG
 from PIL import Image
 from published_files import clevr, objects_room, scenenet_trajectory, write_tfrecords, write_view
 from slow_source import SlowSource
 
+from monet_perception.checkpoint import save_checkpoint
+from monet_perception.decomposer import Decomposer
+from monet_perception.networks import Monet
 from monet_perception.region import Region
 from train.data.crop import cut
 from train.data.manifest import StoreError
@@ -310,6 +315,17 @@ def test_a_folder_of_images_with_labels(tmp_path: Path, capsys: pytest.CaptureFi
     assert "exists" in capsys.readouterr().err
     assert run("images", "--source", tmp_path / "store" / "factors", "--store", tmp_path / "other") == 1
     assert "is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [32, 96, 128])
+def test_a_network_is_trained_on_what_the_robot_shows_it(tmp_path: Path, size: int) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(frame).save(tmp_path / "photos" / "1.png")
+    assert run("images", "--source", tmp_path / "photos", "--store", tmp_path / "store", "--size", size) == 0
+    save_checkpoint(tmp_path / "network.safetensors", Monet(replace(CONFIG, image_size=size)), dataset="none", steps=0)
+    with Decomposer(tmp_path / "network.safetensors") as robot:
+        np.testing.assert_array_equal(Store.open(tmp_path / "store").images[0], robot(frame).image)
 
 
 def test_arguments_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

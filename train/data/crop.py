@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from monet_perception.region import Region
+from monet_perception.region import Region, resize
 
 
 def parse_crop(text: str) -> Region:
@@ -45,7 +45,17 @@ def cut(array: NDArray[Any], crop: Region) -> NDArray[Any]:
 
 
 def resize_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """[H, W, 3] to [size, size, 3]: bilinear, and by area below half the size, where bilinear would skip pixels."""
+    """[H, W, 3] to [size, size, 3] as the robot resizes its frames: a network is trained on what it will see there."""
+    height, width = image.shape[:2]
+    return resize(image, Region(0, 0, width, height), size)
+
+
+def resize_published(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """[H, W, 3] to [size, size, 3] as in the thesis, whose scores are those of such images.
+
+    It resizes CLEVR from 192 to 128 pixels by bilinear interpolation (section 5.1). Below half the size, where that
+    would skip pixels and the thesis doesn't go, it is by area.
+    """
     if image.shape[:2] == (size, size):
         return image
     shrunk_to_less_than_half = min(image.shape[:2]) > 2 * size

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monet_perception.region import Region
-from train.data.crop import crop_text, cut, resize_image, resize_map
+from train.data.crop import crop_text, cut, resize_map, resize_published
 from train.data.layout import FactorInfo, StoreLayout
 from train.data.source import BrokenRecord, Sample, SourceError
 
@@ -213,7 +213,7 @@ class Clevr(_RecordFile):
         for place in range(len(serialised)):
             scene = {name: array[place] for name, array in arrays.items()}
             labels = _label_maps(cut(scene["mask"].transpose(1, 2, 0, 3), self.crop).transpose(2, 0, 1, 3)[None])[0]
-            image = resize_image(cut(scene["image"], self.crop), self.size)
+            image = resize_published(cut(scene["image"], self.crop), self.size)
             yield Sample(number + place, image, resize_map(labels, self.size), self._factors(scene))
 
     def _factors(self, scene: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
