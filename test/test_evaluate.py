@@ -22,8 +22,10 @@ from monet_perception.networks import PRESETS, Monet, MonetConfig
 from monet_perception.region import Region
 from train import disentanglement, explore, export, samples, traverse
 from train.data.store import Store
-from train.evaluate import Evaluation, evaluate, main, model_name
+from train.evaluate import main
+from train.evaluation import Evaluation, evaluate
 from train.inference import decompose_store, fit_labels
+from train.model_names import model_name
 from train.report import Score, unique_names
 
 
@@ -225,6 +227,16 @@ def test_figures_of_scenes_with_so_many_objects(networks: list[Path], store: Sto
     assert main([*argv, "--example-objects", "3", "--examples", "1", "--format", "svg"]) == 0
     assert (tmp_path / "decomposition_painted_seed0_3_objects.svg").exists()
     assert main([*argv, "--example-objects", "9"]) == 1
+
+
+def test_a_store_given_twice_is_refused(
+    networks: list[Path], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(store.path)
+    for again in (store.path, store.path.parent / "." / store.path.name, link):
+        assert main([str(networks[0]), "--store", str(store.path), str(again), "--backend", "torch"]) == 1
+        assert f"--store names one store twice, {store.path} and {again}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

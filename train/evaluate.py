@@ -9,39 +9,24 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from scipy.stats import bootstrap
 
-from monet_perception.checkpoint import CheckpointInfo, read_info
+from monet_perception.checkpoint import read_info
 from monet_perception.decomposer import Decomposer
-from monet_perception.decomposition import Decomposition
-from monet_perception.networks import MonetConfig
 from train import figures, report
 from train.data.manifest import StoreError
 from train.data.store import Store
-from train.inference import (
-    COMMAND_ERRORS,
-    add_inference_options,
-    decompose_images,
-    decompose_store,
-    one_of,
-    open_decomposer,
-)
-from train.metrics import image_scores, mean_squared_error
-from train.runs import Training, read_training
-
-Floats = NDArray[np.float64]
-OF_AN_IMAGE = ("ari", "ari_all", "msc", "covering", "mse", "mse_decoded")
-"""Scores that each image has and that are averaged over images; mBO is averaged over objects instead."""
+from train.evaluation import Evaluation, average_by_objects, evaluate
+from train.examples import decompose_examples, example_indices, example_pages
+from train.inference import COMMAND_ERRORS, add_inference_options, open_decomposer
+from train.model_names import name_by_run, structure_name
+from train.runs import read_training
 
 EXAMPLES = """examples:
   python -m train.evaluate monet_perception/data/monet_rn18_star.safetensors --store data/rooms_test
@@ -54,165 +39,6 @@ Checkpoints of the same structure (or given the same NAME=) count as seeds of on
 Structures of one name are told apart by the settings in which they differ: MONet, component_decoder=upsampling.
 Where the folders of their runs tell, a pre-trained attention or another initialisation makes another model, and the
 Markdown ends with how each network was trained. One network alone comes with a 95 % bootstrap interval over images."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One checkpoint on one store.
-
-    Attributes:
-        scores: each float64 [N], one value an image (NaN where it has none), by the names of `OF_AN_IMAGE`,
-            and `best_overlap`, the sum of the best IoU of its objects.
-        objects: int64 [N], visible objects; -1 where the store has no labels.
-        training: where the checkpoint is in the folder of its run.
-    """
-
-    model: str
-    checkpoint: Path
-    info: CheckpointInfo
-    store: Path
-    runs_on: str
-    seconds: float
-    scores: Mapping[str, Floats]
-    objects: NDArray[np.int64]
-    training: Training | None = None
-
-    def chosen(self, where: NDArray[np.bool_]) -> dict[str, float]:
-        """Means over the chosen images."""
-        means = {name: _mean(self.scores[name][where]) for name in OF_AN_IMAGE}
-        means["mbo"] = _ratio(self.scores["best_overlap"][where], self.objects[where])
-        return means
-
-    def means(self) -> dict[str, float]:
-        """Means over all images, and `ari_multi` over those with two visible objects or more."""
-        everywhere = self.chosen(np.ones(len(self.objects), dtype=bool))
-        return {**everywhere, "ari_multi": _mean(self.scores["ari"][self.objects >= 2])}
-
-    def by_objects(self) -> dict[int, dict[str, float]]:
-        """Means over the images with each number of visible objects, and how many `images` those are."""
-        return {
-            int(n): {"images": int((self.objects == n).sum()), **self.chosen(self.objects == n)}
-            for n in np.unique(self.objects)
-        }
-
-    def intervals(self, resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-        """95 % percentile bootstrap intervals over images of everything in `means`."""
-        random = np.random.default_rng(seed)
-        found = {name: _interval((self.scores[name],), _resampled_mean, resamples, random) for name in OF_AN_IMAGE}
-        multi = self.scores["ari"][self.objects >= 2]
-        found["ari_multi"] = _interval((multi,), _resampled_mean, resamples, random)
-        some = self.objects > 0
-        pair = (self.scores["best_overlap"][some], self.objects[some].astype(np.float64))
-        found["mbo"] = _interval(pair, _resampled_ratio, resamples, random)
-        return found
-
-
-def evaluate(
-    decomposer: Decomposer,
-    store: Store,
-    *,
-    batch_size: int = 64,
-    limit: int | None = None,
-    min_pixels: int = 1,
-    progress: Callable[[int], object] = lambda _: None,
-) -> tuple[dict[str, Floats], NDArray[np.int64]]:
-    """Scores of every image: `Evaluation.scores` and `Evaluation.objects`.
-
-    Args:
-        batch_size: images decomposed at a time.
-        limit: only the first so many images.
-        min_pixels: visible pixels, at the network's resolution, that an object needs in order to count.
-        progress: told the number of images after each batch.
-    """
-    columns: dict[str, list[Floats]] = {name: [] for name in (*OF_AN_IMAGE, "best_overlap")}
-    objects: list[NDArray[np.int64]] = []
-    for batch in decompose_store(decomposer, store, batch_size=batch_size, limit=limit, progress=progress):
-        scores = reconstruction_scores(batch.decomposition)
-        count = np.full(len(batch.index), -1)
-        if batch.labels is not None:
-            labels = torch.from_numpy(batch.labels)
-            found = image_scores(
-                labels, torch.from_numpy(batch.predicted), store.manifest.background_labels, min_pixels
-            )
-            names = ("ari", "ari_all", "msc", "covering", "best_overlap")
-            scores.update({name: getattr(found, name).numpy() for name in names})
-            count = found.objects.numpy()
-        for name, column in columns.items():
-            column.append(scores.get(name, np.full(len(batch.index), np.nan)))
-        objects.append(count)
-    return {name: np.concatenate(column) for name, column in columns.items()}, np.concatenate(objects)
-
-
-def reconstruction_scores(decomposition: Decomposition) -> dict[str, Floats]:
-    """MSE of each image of a batch, mixed by the attention's masks (`mse`) and by the decoded ones (`mse_decoded`)."""
-    if decomposition.reconstructions is None or decomposition.decoded_masks is None:
-        raise ValueError("the decomposition has no reconstructions: call the decomposer with reconstruct=True")
-    images = torch.from_numpy(decomposition.image)
-    decoded = np.einsum("bkhw,bkhwc->bhwc", decomposition.decoded_masks, decomposition.reconstructions)
-    mixtures = {"mse": decomposition.reconstruction(), "mse_decoded": decoded}
-    return {name: mean_squared_error(images, torch.from_numpy(one)).numpy() for name, one in mixtures.items()}
-
-
-def model_name(config: MonetConfig) -> str:
-    """The thesis's name of a structure: MONet, MONet-RN50, MONet-RN50*, and alike for other encoders."""
-    if config.attention == "unet":
-        return "MONet"
-    return f"MONet-RN{config.encoder.removeprefix('resnet')}{'*' if config.skip_connections else ''}"
-
-
-def structure_name(config: MonetConfig, others: Sequence[MonetConfig]) -> str:
-    """`model_name`, followed by the fields in which `others` of that name differ, as in `MONet, slots=7`."""
-    name = model_name(config)
-    namesakes = [other.to_dict() for other in others if model_name(other) == name]
-    fields = config.to_dict().items()
-    different = [f"{field}={value}" for field, value in fields if any(other[field] != value for other in namesakes)]
-    return ", ".join([name, *different])
-
-
-def name_by_run(name: str, training: Training | None, layout: str) -> str:
-    """A structure's name, told apart by pre-training and initialisation (in a column of its own in table 5.1)."""
-    if training is None:
-        return name
-    if training.pretrained is not None:
-        name += ", pre-trained"
-    if layout == "5.1":
-        return f"{name}/{training.initialisation.capitalize()}"
-    return name if training.initialisation == "kaiming" else f"{name}, {training.initialisation} initialisation"
-
-
-def summarise(evaluations: Sequence[Evaluation], resamples: int, seed: int) -> report.Row:
-    """One row of a table from the networks of one model on one store."""
-    means = [one.means() for one in evaluations]
-    scores = {}
-    if len(evaluations) == 1:
-        intervals = evaluations[0].intervals(resamples, seed)
-        scores = {name: report.Score(value, *intervals[name]) for name, value in means[0].items()}
-    else:
-        for name in means[0]:
-            values = np.array([one[name] for one in means])
-            scores[name] = report.Score(float(values.mean()), deviation=float(values.std(ddof=1)))
-    return report.Row(evaluations[0].model, len(evaluations), len(evaluations[0].objects), scores)
-
-
-def example_indices(store: Store, count: int, objects: int | None) -> NDArray[np.int64]:
-    """The first `count` images, or the first with so many visible objects (figures B.1 to B.4).
-
-    Raises:
-        StoreError: the store has no labels to count objects by, or no such image.
-    """
-    if objects is None:
-        return np.arange(min(count, len(store)))
-    if store.labels is None:
-        raise StoreError("--example-objects needs a store with labels")
-    found: list[int] = []
-    for index in range(len(store)):
-        if np.count_nonzero(np.unique(store.labels[index]) >= store.manifest.background_labels) == objects:
-            found.append(index)
-            if len(found) == count:
-                break
-    if not found:
-        raise StoreError(f"no image of the store shows {objects} objects")
-    return np.array(found)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -264,7 +90,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
     named = [_named(text) for text in options.checkpoints]
     infos = [read_info(path) for _, path in named]  # everything is opened before anything long starts
     unnamed = [info.config for (name, _), info in zip(named, infos, strict=True) if not name]
-    stores = [Store.open(path) for path in options.store]
+    stores = _open_stores(options.store)
     chosen = [example_indices(store, options.examples, options.example_objects) for store in stores]
     networks = report.unique_names([path for _, path in named])
     console = Console()
@@ -279,14 +105,24 @@ def _run(options: argparse.Namespace, command: str) -> int:
                 one = _evaluate_one(decomposer, model, path, store, options, console)
                 results.append(dataclasses.replace(one, training=training))
                 if options.figures:
-                    examples[store.path].append(_examples(decomposer, f"{model}\n{network}", store, indices))
+                    examples[store.path].append(decompose_examples(decomposer, f"{model}\n{network}", store, indices))
         finally:
             decomposer.close()
     if options.figures:
         for store, name, indices in zip(stores, report.unique_names(options.store), chosen, strict=True):
-            _save_examples(examples[store.path], name, indices, networks, options, console)
+            _save_examples(example_pages(examples[store.path], networks, indices), name, options, console)
     _report(results, options, command, console)
     return 0
+
+
+def _open_stores(paths: Sequence[Path]) -> list[Store]:
+    """Raises StoreError also where one store is given twice: its images would count twice."""
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        if same := seen.get(path.resolve()):
+            raise StoreError(f"--store names one store twice, {same} and {path}: name it once")
+        seen[path.resolve()] = path
+    return [Store.open(path) for path in paths]
 
 
 def _evaluate_one(
@@ -310,34 +146,12 @@ def _evaluate_one(
     return Evaluation(model, path, decomposer.info, store.path, runs_on, seconds, scores, objects)
 
 
-def _examples(decomposer: Decomposer, name: str, store: Store, indices: NDArray[np.int64]) -> list[figures.Example]:
-    batch = decompose_images(decomposer, store, indices)
-    labels = [None] * len(indices) if batch.labels is None else list(batch.labels)
-    return [
-        figures.Example(f"{name}\nimage {index}", one_of(batch.decomposition, i), labels[i])
-        for i, index in enumerate(indices)
-    ]
-
-
 def _save_examples(
-    by_network: Sequence[Sequence[figures.Example]],
-    store: str,
-    indices: NDArray[np.int64],
-    networks: Sequence[str],
-    options: argparse.Namespace,
-    console: Console,
+    pages: Mapping[str, Sequence[figures.Example]], store: str, options: argparse.Namespace, console: Console
 ) -> None:
-    """One network: all examples in one figure. Several: a figure for each example, the networks side by side."""
-    name = f"decomposition_{store}"
-    if len(by_network) == 1:
-        pages = {f"{name}_{networks[0]}": list(by_network[0])}
-    else:
-        pages = {
-            f"{name}_image{index}": list(one) for index, one in zip(indices, zip(*by_network, strict=True), strict=True)
-        }
     suffix = f"_{options.example_objects}_objects" if options.example_objects else ""
     for page, examples in pages.items():
-        target = options.figures / f"{page}{suffix}.{options.format}"
+        target = options.figures / f"decomposition_{store}_{page}{suffix}.{options.format}"
         report.say(console, f"wrote {figures.save_figure(figures.decomposition_figure(examples), target)}")
 
 
@@ -373,10 +187,18 @@ def _report(results: Sequence[Evaluation], options: argparse.Namespace, command:
         report.say(console, f"wrote {options.json}")
 
 
-def average_by_objects(evaluations: Sequence[Evaluation]) -> dict[int, dict[str, float]]:
-    """`Evaluation.by_objects`, averaged over the networks of one model (the images are the same)."""
-    tables = [one.by_objects() for one in evaluations]
-    return {n: {name: float(np.mean([t[n][name] for t in tables])) for name in tables[0][n]} for n in tables[0]}
+def summarise(evaluations: Sequence[Evaluation], resamples: int, seed: int) -> report.Row:
+    """One row of a table from the networks of one model on one store."""
+    means = [one.means() for one in evaluations]
+    scores = {}
+    if len(evaluations) == 1:
+        intervals = evaluations[0].intervals(resamples, seed)
+        scores = {name: report.Score(value, *intervals[name]) for name, value in means[0].items()}
+    else:
+        for name in means[0]:
+            values = np.array([one[name] for one in means])
+            scores[name] = report.Score(float(values.mean()), deviation=float(values.std(ddof=1)))
+    return report.Row(evaluations[0].model, len(evaluations), len(evaluations[0].objects), scores)
 
 
 def _row_entry(row: report.Row) -> dict[str, Any]:
@@ -419,44 +241,6 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
     return value
-
-
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def _ratio(sums: Floats, counts: NDArray[np.int64]) -> float:
-    total = counts[counts > 0].sum()
-    return float(np.nansum(sums) / total) if total else float("nan")
-
-
-def _resampled_mean(values: Floats, axis: int) -> Floats:
-    return values.mean(axis=axis)
-
-
-def _resampled_ratio(sums: Floats, counts: Floats, axis: int) -> Floats:
-    return sums.sum(axis=axis) / counts.sum(axis=axis)
-
-
-def _interval(
-    data: tuple[Floats, ...], statistic: Callable[..., Floats], resamples: int, random: np.random.Generator
-) -> tuple[float, float]:
-    known = ~np.isnan(data[0])
-    if known.sum() < 2:
-        return float("nan"), float("nan")
-    # Percentile, not BCa: its jackknife costs N^2, and over thousands of images the two agree.
-    found = bootstrap(
-        tuple(column[known] for column in data),
-        statistic,
-        paired=True,
-        vectorized=True,
-        n_resamples=resamples,
-        method="percentile",
-        batch=64,
-        rng=random,
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from train import figures
 from train.data.manifest import StoreError
 from train.data.store import Store
+from train.examples import visible_objects
 
 EXAMPLES = """examples:
   python -m train.samples data/rooms_test data/rooms_same_colour --output figures
@@ -29,8 +30,7 @@ def samples_figure(store: Store, rows: int, columns: int, seed: int = 0) -> Figu
     count = min(rows * columns, len(store))
     index = np.sort(np.random.default_rng(seed).choice(len(store), count, replace=False))
     if store.labels is not None:
-        background = store.manifest.background_labels
-        objects = [np.count_nonzero(np.unique(store.labels[i]) >= background) for i in index]
+        objects = [visible_objects(store, i) for i in index]
         index = index[np.argsort(objects, kind="stable")]
     strips = []
     for start in range(0, count, columns):
