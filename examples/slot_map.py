@@ -29,9 +29,9 @@ from map_report import draw_map, match_landmarks, table
 from numpy.typing import NDArray
 
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
+from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.recording import (
     CAMERA_INFO,
-    FIRST_OBJECT_LABEL,
     OBJECTS,
     POSE,
     Frame,

@@ -18,10 +18,9 @@ from rosbags.image import message_to_cvimage
 from scipy.spatial.transform import Rotation
 
 from monet_perception.geometry import Intrinsics
+from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.region import Region, centre_square
 
-FIRST_OBJECT_LABEL = 4
-"""Labels below are background: sky, floor, wall and wall in rendered rooms."""
 IMAGES = ("/camera/image", "/camera/image/compressed")
 DEPTH, LABELS, POSE = "/camera/depth", "/camera/labels", "/camera/pose"
 CAMERA_INFO, OBJECTS = "/camera/camera_info", "/camera/objects"

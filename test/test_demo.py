@@ -17,7 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.networks import PRESETS, Monet
 from monet_perception.nodes.camera import DEMO_CLIP, Clip
-from monet_perception.nodes.pictures import ANIMATION_FRAMES, Pictures, draw_panels, write_gif
+from monet_perception.pictures import ANIMATION_FRAMES, Pictures, draw_panels, write_gif
 from monet_perception.region import Region
 
 FRAMES, RATE = 15, 10

@@ -13,10 +13,11 @@ from painted_scenes import BACKGROUND, CONFIG, paint_store, save_network
 
 from monet_perception.assessment import latent_kl
 from monet_perception.decomposer import Decomposer
+from monet_perception.labels import match_objects
 from train import disentanglement, traverse
 from train.composition import compose, kl_per_latent, sweep
 from train.data.store import Store
-from train.disentanglement import match_objects, match_slots
+from train.disentanglement import match_slots
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +39,19 @@ def test_shuffled_slots_find_their_objects(store: Store) -> None:
     """Perfect segments under other numbers in every image: each object is paired with its own."""
     assert store.labels is not None
     labels = np.array(store.labels)
-    numbers = np.stack([np.random.default_rng(i).permutation(8) for i in range(len(labels))])
-    predicted = np.take_along_axis(numbers, labels.reshape(len(labels), -1).astype(np.int64), axis=1).reshape(
-        labels.shape
-    )
-    pairs, objects = match_objects(labels, predicted, BACKGROUND, 1.0)
-    assert objects == len(pairs) == sum(len(np.unique(image[image >= BACKGROUND])) for image in labels)
-    assert all(numbers[image, label] == slot for image, label, slot in pairs)
+    for number, image in enumerate(labels):
+        slots = np.random.default_rng(number).permutation(8)
+        pairs, objects = match_objects(image, slots[image], BACKGROUND, min_iou=1.0)
+        assert objects == len(pairs) == len(np.unique(image[image >= BACKGROUND]))
+        assert all(slots[label] == slot for label, slot in pairs)
 
 
 def test_a_slot_speaks_for_one_object() -> None:
-    labels = np.array([[[1, 1, 2], [1, 1, 2], [1, 1, 2]]], np.uint8)
+    labels = np.array([[1, 1, 2], [1, 1, 2], [1, 1, 2]], np.uint8)
     merged = np.zeros_like(labels, dtype=np.int64)
-    assert match_objects(labels, merged, 1, 0.5) == ([(0, 1, 0)], 2)
-    assert match_objects(labels, merged, 1, 0.7) == ([], 2)
+    assert match_objects(labels, merged, 1, min_iou=0.5) == ([(1, 0)], 2)
+    assert match_objects(labels, merged, 1, min_iou=0.7) == ([], 2)
+    assert match_objects(labels, merged, 1, min_iou=0.5, min_share=0.4) == ([(1, 0)], 1)
 
 
 def test_codes_are_those_of_the_matched_slots_and_factors_those_of_their_objects(
@@ -63,9 +63,9 @@ def test_codes_are_those_of_the_matched_slots_and_factors_those_of_their_objects
     row = 0
     for image, labels in zip(store.images, store.labels, strict=True):
         alone = decomposer(np.array(image))
-        pairs, _ = match_objects(np.array(labels)[None], alone.masks.argmax(axis=0)[None], BACKGROUND, 0.1)
+        pairs, _ = match_objects(labels, alone.masks.argmax(axis=0), BACKGROUND, min_iou=0.1)
         index = int(np.flatnonzero((store.images == image).all(axis=(1, 2, 3)))[0])
-        for _, label, slot in pairs:
+        for label, slot in pairs:
             np.testing.assert_allclose(slots.latent_mean[row], alone.latent_mean[slot], atol=2e-5)
             for name in ("x", "size", "shape"):
                 assert factors[name][row] == store.factors[name][index, label - BACKGROUND]

@@ -18,13 +18,14 @@ from sklearn.metrics import adjusted_rand_score
 
 from monet_perception.checkpoint import load_checkpoint, save_checkpoint
 from monet_perception.decomposer import Decomposer
+from monet_perception.labels import fit_labels
 from monet_perception.networks import PRESETS, Monet, MonetConfig
 from monet_perception.region import Region
 from train import disentanglement, explore, export, samples, traverse
 from train.data.store import Store
 from train.evaluate import main
 from train.evaluation import Evaluation, evaluate
-from train.inference import decompose_store, fit_labels
+from train.inference import decompose_store
 from train.model_names import model_name
 from train.report import Score, unique_names
 
@@ -272,13 +273,13 @@ def test_a_network_that_overflows_is_not_scored(
 
 
 def test_labels_follow_the_crop_of_the_masks() -> None:
-    labels = np.zeros((1, 6, 10), np.uint8)
-    labels[0, :, 2:8] = 7  # exactly the centre square
+    labels = np.zeros((6, 10), np.uint8)
+    labels[:, 2:8] = 7  # exactly the centre square
     fitted = fit_labels(labels, Region(x=2, y=0, width=6, height=6), 12, 12)
-    assert fitted.shape == (1, 12, 12)
+    assert fitted.shape == (12, 12)
     assert (fitted == 7).all()
     whole = fit_labels(labels, Region(x=0, y=0, width=10, height=6), 12, 20)
-    np.testing.assert_array_equal(whole[0, 0], np.repeat(labels[0, 0], 2))
+    np.testing.assert_array_equal(whole[0], np.repeat(labels[0], 2))
     assert set(np.unique(whole)) == {0, 7}
 
 

@@ -17,14 +17,14 @@ from std_msgs.msg import Header
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.decomposer import Decomposer
+from monet_perception.labels import separated
 from monet_perception.networks import PRESETS, Monet
 from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.diagnostics import Report, Situation, Statistics, Thresholds
 from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
-from monet_perception.nodes.overlay import draw_overlay, label_image
-from monet_perception.nodes.separation import separated
 from monet_perception.nodes.worker import NewestFirstWorker
+from monet_perception.overlay import draw_overlay, label_image
 from monet_perception.region import Region
 
 

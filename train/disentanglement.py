@@ -14,21 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
-from scipy.optimize import linear_sum_assignment
 
 from monet_perception.decomposer import Decomposer
+from monet_perception.labels import match_objects
 from train import figures, report
 from train.composition import kl_per_latent
 from train.data.manifest import StoreError
 from train.data.store import Store
-from train.inference import COMMAND_ERRORS, Batch, add_inference_options, decompose_store, open_decomposer
-from train.metrics import overlaps
+from train.inference import COMMAND_ERRORS, add_inference_options, decompose_store, open_decomposer
 from train.metrics.disentanglement import Disentanglement, DisentanglementError, Factor, disentanglement_scores
 
 IMAGE_FACTORS = ("image_x", "image_y", "image_area")
@@ -84,6 +82,7 @@ def match_slots(
     """
     if store.labels is None:
         raise StoreError(f"{store.path} has no labels: slots can't be matched to objects")
+    background_labels = store.manifest.background_labels
     columns: dict[str, list[Any]] = {name: [] for name in ("mean", "log_sigma", *IMAGE_FACTORS)}
     places: list[tuple[int, int]] = []
     objects = 0
@@ -91,14 +90,15 @@ def match_slots(
         decomposer, store, batch_size=batch_size, limit=limit, reconstruct=False, progress=progress
     ):
         assert batch.labels is not None
-        pairs, seen = match_objects(batch.labels, batch.predicted, store.manifest.background_labels, min_iou)
-        objects += seen
-        for image, label, slot in pairs:
-            columns["mean"].append(batch.decomposition.latent_mean[image, slot])
-            columns["log_sigma"].append(batch.decomposition.latent_log_sigma[image, slot])
-            for name, value in zip(IMAGE_FACTORS, _image_factors(batch, image, label), strict=True):
-                columns[name].append(value)
-            places.append((int(batch.index[image]), label - store.manifest.background_labels))
+        for image, (labels, owner) in enumerate(zip(batch.labels, batch.predicted, strict=True)):
+            pairs, visible = match_objects(labels, owner, background_labels, min_iou=min_iou)
+            objects += visible
+            for label, slot in pairs:
+                columns["mean"].append(batch.decomposition.latent_mean[image, slot])
+                columns["log_sigma"].append(batch.decomposition.latent_log_sigma[image, slot])
+                for name, value in zip(IMAGE_FACTORS, _image_factors(labels == label), strict=True):
+                    columns[name].append(value)
+                places.append((int(batch.index[image]), label - background_labels))
     if not places:
         raise StoreError(f"no slot reaches an IoU of {min_iou} with any of the {objects} objects of {store.path}")
     factors = [Factor(name, np.array(columns[name])) for name in IMAGE_FACTORS]
@@ -106,30 +106,8 @@ def match_slots(
     return MatchedSlots(np.array(columns["mean"]), np.array(columns["log_sigma"]), tuple(factors), objects)
 
 
-def match_objects(
-    labels: NDArray[np.uint8], predicted: NDArray[np.int64], background: int, min_iou: float
-) -> tuple[list[tuple[int, int, int]], int]:
-    """Pair objects with slots, one to one, so that the sum of their IoU over an image is largest.
-
-    Args:
-        labels: [B, H, W] true labels; below `background` they are background.
-        predicted: [B, H, W], the slot that owns each pixel.
-        min_iou: pairs below it are dropped.
-    Returns:
-        (image, label, slot) of every pair, and the number of objects with visible pixels.
-    """
-    table = overlaps(torch.from_numpy(labels), torch.from_numpy(predicted)).numpy()[:, background:]
-    pairs = []
-    for image, iou in enumerate(table):
-        for row, slot in zip(*linear_sum_assignment(iou, maximize=True), strict=True):
-            if iou[row, slot] >= min_iou and iou[row, slot] > 0:
-                pairs.append((image, int(row) + background, int(slot)))
-    return pairs, int((table.max(axis=2, initial=0) > 0).sum())
-
-
-def _image_factors(batch: Batch, image: int, label: int) -> tuple[float, float, float]:
-    assert batch.labels is not None
-    own = batch.labels[image] == label
+def _image_factors(own: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """The `IMAGE_FACTORS` of an object, from its pixels [H, W]."""
     rows, columns = np.nonzero(own)
     height, width = own.shape
     return (columns.mean() + 0.5) / width, (rows.mean() + 0.5) / height, len(rows) / own.size

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,7 @@ from monet_perception.backends.selection import BACKENDS
 from monet_perception.checkpoint import CheckpointError
 from monet_perception.decomposer import Decomposer, DeviceError
 from monet_perception.decomposition import Decomposition
-from monet_perception.region import Region
+from monet_perception.labels import fit_labels
 from train.data.manifest import StoreError
 from train.data.store import Store
 
@@ -90,7 +89,7 @@ def decompose_images(
     labels = None
     if store.labels is not None:
         height, width = decomposition.masks.shape[-2:]
-        labels = fit_labels(np.ascontiguousarray(store.labels[index]), decomposition.roi, height, width)
+        labels = np.stack([fit_labels(image, decomposition.roi, height, width) for image in store.labels[index]])
     return Batch(index, labels, decomposition)
 
 
@@ -116,15 +115,6 @@ def _check_finite(decomposer: Decomposer, store: Store, index: NDArray[np.int64]
                 f"{len(index)} images, the first being image {index[~finite][0]} of {store.path} "
                 f"(backend {decomposer.backend}, {decomposer.precision}); compare with --backend torch --precision fp32"
             )
-
-
-def fit_labels(labels: NDArray[np.uint8], roi: Region, height: int, width: int) -> NDArray[np.uint8]:
-    """Cut `labels` [B, h, w] to `roi` and resize them to [B, height, width]; nearest, so that no label is invented."""
-    cut = labels[:, roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
-    if cut.shape[1:] == (height, width):
-        return cut
-    resized = [cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for image in cut]
-    return np.stack(resized).astype(np.uint8, copy=False)
 
 
 def add_inference_options(parser: argparse.ArgumentParser) -> None:

@@ -17,9 +17,9 @@ from monet_perception.assessment import assess
 from monet_perception.nodes.cloud import build_cloud
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.markers import build_markers, shown_tracks
-from monet_perception.nodes.overlay import draw_overlay, label_image
 from monet_perception.nodes.pipeline import Scene
 from monet_perception.nodes.slot_messages import slot_array
+from monet_perception.overlay import draw_overlay, label_image
 from monet_perception.slots import background_slots
 
 TOPICS: dict[str, type] = {

@@ -25,13 +25,13 @@ from rich.table import Table
 from rich.text import Text
 from sensor_msgs.msg import CompressedImage, Image
 
+from monet_perception.labels import separated
 from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, to_rgb
 from monet_perception.nodes.depth import NANOSECONDS, stamp_nanoseconds
-from monet_perception.nodes.pictures import Pictures, draw_panels
 from monet_perception.nodes.process import NOT_WRITTEN, ros, spin
-from monet_perception.nodes.separation import separated
 from monet_perception.nodes.slot_messages import read_masks, read_reconstructions, read_region
 from monet_perception.palette import track_colours
+from monet_perception.pictures import Pictures, draw_panels
 from monet_perception.region import Region
 
 KEPT = 60

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from monet_perception.labels import FIRST_OBJECT_LABEL
 from train.scenes.drawing import millimetres
 from train.scenes.renderer import Rendering, SceneRenderer
-from train.scenes.rooms import FIRST_OBJECT, RoomObject
+from train.scenes.rooms import RoomObject
 from train.scenes.scene import Camera, SimulatedScene, quaternion_of
 from train.scenes.sequence import RoomSequence
 
@@ -130,7 +131,7 @@ class _Messages:
             ),
         )  # fmt: skip
         pose = self._make("geometry_msgs/msg/Pose", position=self._vector("Point", position), orientation=orientation)
-        markers = [self._marker(world, FIRST_OBJECT + place, item) for place, item in enumerate(objects)]
+        markers = [self._marker(world, FIRST_OBJECT_LABEL + place, item) for place, item in enumerate(objects)]
         return {
             "/camera/camera_info": self._camera_info(camera, scene.camera),
             "/camera/objects": self._make("visualization_msgs/msg/MarkerArray", markers=markers),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monet_perception.labels import FIRST_OBJECT_LABEL
 from train.data.layout import FactorInfo
 from train.scenes import clutter, rooms, tabletop
 from train.scenes.scene import SimulatedScene
@@ -58,7 +59,7 @@ def _room_kind(variant: rooms.RoomVariant) -> Kind:
         sample=lambda generator: rooms.sample_room(generator, variant),
         dataset="rooms" if variant == "train" else f"rooms_{variant}",
         objects=objects,
-        background_labels=rooms.FIRST_OBJECT,
+        background_labels=FIRST_OBJECT_LABEL,
         factors=rooms.FACTORS if objects else {},
     )
 

@@ -15,12 +15,13 @@ from typing import Literal
 
 import numpy as np
 
+from monet_perception.labels import FIRST_OBJECT_LABEL
 from train.data.layout import FactorInfo
 from train.scenes.scene import Camera, Colour, Light, SimulatedScene, Thing, yaw_rotation
 
 RoomVariant = Literal["train", "six_objects", "identical_color", "empty_room", "other_ring"]
 
-SKY, FLOOR, FIRST_WALLS, SECOND_WALLS, FIRST_OBJECT = range(5)
+SKY, FLOOR, FIRST_WALLS, SECOND_WALLS = range(FIRST_OBJECT_LABEL)
 """Labels, in the order of the published masks; the wall's halves are the two pairs of walls that face each other, so
 that every view of a corner shows both."""
 OBJECTS: dict[RoomVariant, tuple[int, int]] = {
@@ -126,7 +127,10 @@ def sample_room(generator: np.random.Generator, variant: RoomVariant = "train") 
     fewest, most = OBJECTS[variant]
     count = int(generator.integers(fewest, most + 1))
     objects = _sample_objects(generator, count, eye, one_colour=variant == "identical_color")
-    things = [*room_things(floor, wall), *(item.thing(FIRST_OBJECT + place) for place, item in enumerate(objects))]
+    things = [
+        *room_things(floor, wall),
+        *(item.thing(FIRST_OBJECT_LABEL + place) for place, item in enumerate(objects)),
+    ]
     return SimulatedScene(things, eye.camera(), LIGHTS, factors_of(objects))
 
 

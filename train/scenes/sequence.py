@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monet_perception.labels import FIRST_OBJECT_LABEL
 from train.scenes.rooms import (
     EYE_HEIGHT,
     FIELD_OF_VIEW,
-    FIRST_OBJECT,
     LIGHTS,
     RING_RADIUS,
     SHAPES,
@@ -101,7 +101,7 @@ class RoomSequence:
     def scene(self, seconds: float) -> SimulatedScene:
         """Everything at a time."""
         objects = self.objects(seconds)
-        things = [*self._room, *(item.thing(FIRST_OBJECT + place) for place, item in enumerate(objects))]
+        things = [*self._room, *(item.thing(FIRST_OBJECT_LABEL + place) for place, item in enumerate(objects))]
         return SimulatedScene(things, self._camera(seconds), LIGHTS, factors_of(objects))
 
     def _camera(self, seconds: float) -> Camera:

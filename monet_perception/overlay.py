@@ -42,7 +42,7 @@ def draw_overlay(
 ) -> NDArray[np.uint8]:
     """The image with each slot's region tinted and outlined in its track's colour, and the slot's index written on it.
 
-    Slots without a track are empty or background noise and stay untinted.
+    Slots without a track stay untinted: they are empty, a fragment of another slot's object, or too new.
 
     Args:
         image: [h, w, 3] uint8 RGB, the source image.
@@ -125,12 +125,12 @@ def _write_indices(window: NDArray[np.uint8], masks: NDArray[np.floating], track
         (text_width, text_height), _ = cv2.getTextSize(text, _FONT, size, 1)
         x = int((column + 0.5) / width * pixels.shape[1]) - text_width // 2
         y = int((row + 0.5) / height * pixels.shape[0]) + text_height // 2
-        write_text(pixels, text, x, y, size)
+        draw_text(pixels, text, x, y, size)
     window[...] = pixels
 
 
-def write_text(canvas: NDArray[np.uint8], text: str, x: int, y: int, size: float) -> None:
-    """Writes white text with a black rim, (x, y) its lower left corner, onto a contiguous RGB image."""
+def draw_text(canvas: NDArray[np.uint8], text: str, x: int, y: int, size: float) -> None:
+    """Draws white text with a black rim, (x, y) its lower left corner, onto a contiguous RGB image."""
     # The rim from shifted copies: since OpenCV 5 thicker letters are also wider, and wouldn't lie under the thin ones.
     for shift_x, shift_y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         cv2.putText(canvas, text, (x + shift_x, y + shift_y), _FONT, size, (0, 0, 0), 1, cv2.LINE_AA)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PillowImage
 
 from monet_perception.files import replacing
-from monet_perception.nodes.overlay import draw_overlay, write_text
+from monet_perception.overlay import draw_overlay, draw_text
 from monet_perception.region import Region
 
 SIDE = 360
@@ -50,7 +50,7 @@ def draw_panels(
     gap = np.full((SIDE, GAP, 3), 255, np.uint8)
     row: list[NDArray[np.uint8]] = []
     for caption, panel in panels.items():
-        write_text(panel, caption, 8, 20, 0.55)
+        draw_text(panel, caption, 8, 20, 0.55)
         row += [panel, gap]
     return np.concatenate(row[:-1], axis=1)
 
