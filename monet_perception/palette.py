@@ -1,4 +1,4 @@
-"""One colour for one track, the same in overlay, markers, cloud and plots."""
+"""One colour for one track or label, the same in overlay, markers, cloud and plots."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def track_colours(track_ids: ArrayLike) -> NDArray[np.uint8]:
     apart once the circle has been walked.
     """
     return np.array([_colour(int(track)) for track in np.atleast_1d(track_ids)], np.uint8).reshape(-1, 3)
+
+
+def label_colours() -> NDArray[np.uint8]:
+    """RGB of each label, uint8 [256, 3]: black for 0, the colours of tracks for the others."""
+    return np.concatenate([np.zeros((1, 3), np.uint8), track_colours(range(255))])
 
 
 def _colour(track: int) -> tuple[int, int, int]:

@@ -306,6 +306,10 @@ def test_samples_of_a_store(store: Store, tmp_path: Path, capsys: pytest.Capture
     assert max(bright[:6]) < 0.35 < min(bright[6:])  # a quarter of the rooms has no object; walls are dark
     assert samples.main([str(tmp_path)]) == 1
     assert "no store" in capsys.readouterr().err
+    for wrong, message in (("0", "at least 1, not 0"), ("two", "invalid whole number value: 'two'")):
+        with pytest.raises(SystemExit):
+            samples.main([str(store.path), "--rows", wrong])
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -292,11 +292,11 @@ assert np.array_equal(second.draw(0, 1)["images"], again)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_samples_page_shows_every_kind(tmp_path: Path) -> None:
+def test_the_overview_shows_every_kind(tmp_path: Path) -> None:
     # In a process of its own, as it draws in the process that is asked (train/scenes/renderer.py).
     page = tmp_path / "page.png"
     run = subprocess.run(
-        [sys.executable, "-m", "train.render", "samples", "--columns", "1", "--png", str(page)], capture_output=True
+        [sys.executable, "-m", "train.render", "overview", "--columns", "1", "--output", str(page)], capture_output=True
     )
     assert run.returncode == 0
     assert cv2.imread(str(page)).std() > 30

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from monet_perception.decomposition import Decomposition
 from monet_perception.files import replacing
-from monet_perception.palette import track_colours
+from monet_perception.palette import label_colours, track_colours
 from train.composition import Sweep
 
 Image = NDArray[np.float32]
@@ -50,7 +50,7 @@ def colour_masks(masks: Image) -> Image:
 
 def colour_labels(labels: NDArray[np.uint8]) -> Image:
     """Labels [H, W] as a picture [H, W, 3]; label 0 is black."""
-    return np.concatenate([np.zeros((1, 3), np.float32), slot_colours(255)])[labels]
+    return (label_colours() / np.float32(255)).astype(np.float32)[labels]
 
 
 def decomposition_figure(examples: Sequence[Example]) -> Figure:

@@ -23,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from monet_perception.region import Region
+from train.arguments import at_least, positive
 from train.data.bag import Bag
 from train.data.crop import crop_text, parse_crop
 from train.data.images import ImageFolder
@@ -180,9 +181,9 @@ def _add_scenenet(commands: Any) -> None:
     parser = _command(commands, "scenenet", "SceneNet RGB-D", _scenenet, "--views 300000 --seed 1", skip_broken=True)
     parser.add_argument("--split", choices=get_args(SceneNetSplit), default="train", help="published part [train]")
     parser.add_argument(
-        "--views", type=_positive, default=300_000, help="views to draw at random from all trajectories [300000]"
+        "--views", type=positive, default=300_000, help="views to draw at random from all trajectories [300000]"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw [0]")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the draw [0]")
     _add_geometry(parser, crop=crop_text(SCENENET_CROP), size=192)
 
 
@@ -200,7 +201,7 @@ def _add_bag(commands: Any) -> None:
     )
     parser.add_argument("--topic", help="of the images [the only image topic]")
     parser.add_argument("--labels-topic", help="mono8 label maps with the images' stamps [none]")
-    parser.add_argument("--every", type=_positive, default=1, metavar="N", help="take every N-th image [1]")
+    parser.add_argument("--every", type=positive, default=1, metavar="N", help="take every N-th image [1]")
     _add_background(parser)
     _add_geometry(parser, crop=None, size=64)
 
@@ -269,7 +270,7 @@ def _add_records(parser: argparse.ArgumentParser) -> None:
 
 def _add_background(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--background-labels", type=_positive, default=1, metavar="N", help="labels below N are background [1]"
+        "--background-labels", type=positive, default=1, metavar="N", help="labels below N are background [1]"
     )
 
 
@@ -281,7 +282,7 @@ def _add_geometry(parser: argparse.ArgumentParser, crop: str | None, size: int) 
         metavar="TOP:BOTTOM,LEFT:RIGHT",
         help=f"square to cut out before resizing [{crop or 'the largest in the centre'}]",
     )
-    parser.add_argument("--size", type=_positive, default=size, help=f"height and width of the store's images [{size}]")
+    parser.add_argument("--size", type=positive, default=size, help=f"height and width of the store's images [{size}]")
 
 
 def _crop(text: str) -> Region:
@@ -292,13 +293,6 @@ def _crop(text: str) -> Region:
     if crop.height != crop.width:
         raise argparse.ArgumentTypeError(f"the crop {text} is {crop.height}x{crop.width}; it has to be square")
     return crop
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"it has to be at least 1, not {number}")
-    return number
 
 
 def _record_range(text: str) -> tuple[int, int | None]:

@@ -6,7 +6,7 @@
     python -m train.render clutter --count 60000 --seed 20 --store data/clutter64
     python -m train.render rooms --variant six_objects --count 1000 --tfrecords data/published
     python -m train.render rooms --sequence room.mcap --seconds 15 --rate 10
-    python -m train.render samples --png samples.png
+    python -m train.render overview --output overview.png
 
 A scene depends on the kind, the seed and its number only, not on how many processes draw. A store or file appears at
 its path when everything is in it; for a store, the same command run again after an interruption goes on from where it
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,13 +27,14 @@ import cv2
 from tqdm import tqdm
 
 from monet_perception.files import replacing
+from train.arguments import above_zero, at_least, positive
 from train.data.manifest import StoreError
 from train.scenes.clip import write_clip
 from train.scenes.drawing import Order, draw_store, usable_cores
+from train.scenes.overview import overview
 from train.scenes.recipe import KINDS
 from train.scenes.renderer import RenderError
 from train.scenes.rooms import RoomVariant
-from train.scenes.samples import samples_page
 from train.scenes.sequence import RoomSequence
 from train.scenes.tfrecords import published_order, write_tfrecords
 
@@ -97,11 +98,11 @@ def _render_sequence(options: argparse.Namespace) -> None:
     print(f"{options.sequence}: {count} images of {width}x{height}, {options.sequence.stat().st_size / 1e6:.1f} MB.")
 
 
-def _render_samples(options: argparse.Namespace) -> None:
-    page = samples_page(options.columns, options.seed)
-    with replacing(options.png) as temporary:
+def _render_overview(options: argparse.Namespace) -> None:
+    page = overview(options.columns, options.seed)
+    with replacing(options.output) as temporary:
         cv2.imwrite(str(temporary), cv2.cvtColor(page, cv2.COLOR_RGB2BGR))
-    print(f"{options.png}: {', '.join(KINDS)}.")
+    print(f"{options.output}: {', '.join(KINDS)}.")
 
 
 def _shadow_size(options: argparse.Namespace) -> int:
@@ -122,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="SCENES")
-    for add in (_add_rooms, _add_tabletop, _add_clutter, _add_samples):
+    for add in (_add_rooms, _add_tabletop, _add_clutter, _add_overview):
         add(commands)
     return parser
 
@@ -139,10 +140,10 @@ def _add_rooms(commands: Any) -> None:
         help="as published, or other_ring: another camera ring [train]",
     )
     moving = parser.add_argument_group("for --sequence")
-    moving.add_argument("--seconds", type=_above_zero, default=15.0, help="length of the recording [15]")
-    moving.add_argument("--rate", type=_above_zero, default=10.0, help="images a second [10]")
-    moving.add_argument("--objects", type=_at_least(0), default=3, help="in the room [3]")
-    moving.add_argument("--moving", type=_at_least(0), default=2, help="how many of the objects move [2]")
+    moving.add_argument("--seconds", type=above_zero, default=15.0, help="length of the recording [15]")
+    moving.add_argument("--rate", type=above_zero, default=10.0, help="images a second [10]")
+    moving.add_argument("--objects", type=at_least(0), default=3, help="in the room [3]")
+    moving.add_argument("--moving", type=at_least(0), default=2, help="how many of the objects move [2]")
     moving.add_argument("--frame", type=_frame, default=(320, 240), metavar="WxH", help="image size [320x240]")
     parser.set_defaults(kind_of=lambda options: f"rooms/{options.variant}")
 
@@ -167,13 +168,13 @@ def _add_clutter(commands: Any) -> None:
     parser.set_defaults(kind_of=lambda options: "clutter")
 
 
-def _add_samples(commands: Any) -> None:
-    help = "a page with samples of every kind"
-    parser = commands.add_parser("samples", help=help, epilog="python -m train.render samples --png samples.png")
-    parser.add_argument("--png", type=Path, required=True, help="picture to make")
-    parser.add_argument("--columns", type=_at_least(1), default=10, help="samples of each kind [10]")
-    parser.add_argument("--seed", type=int, default=0, help="of the scenes [0]")
-    parser.set_defaults(run=_render_samples)
+def _add_overview(commands: Any) -> None:
+    help = "a page that shows every kind"
+    parser = commands.add_parser("overview", help=help, epilog="python -m train.render overview --output overview.png")
+    parser.add_argument("--output", type=Path, required=True, help="picture to make")
+    parser.add_argument("--columns", type=positive, default=10, help="scenes of each kind [10]")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the scenes [0]")
+    parser.set_defaults(run=_render_overview)
 
 
 def _command(commands: Any, name: str, help: str, example: str) -> tuple[argparse.ArgumentParser, Any]:
@@ -183,41 +184,23 @@ def _command(commands: Any, name: str, help: str, example: str) -> tuple[argpars
     target = parser.add_argument_group("what to make, at least one of")
     target.add_argument("--store", type=Path, help="folder for a store")
     target.add_argument("--tfrecords", type=Path, metavar="FOLDER", help="folder for a file in the published encoding")
-    parser.add_argument("--count", type=_at_least(1), help="number of scenes")
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="of the scenes; other seeds give other scenes [0]")
-    parser.add_argument("--size", type=_at_least(8), help="height and width in a store, pixels [the kind's own]")
+    parser.add_argument("--count", type=positive, help="number of scenes")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the scenes; other seeds give other scenes [0]")
+    parser.add_argument("--size", type=at_least(8), help="height and width in a store, pixels [the kind's own]")
     parser.add_argument("--depth", action="store_true", help="keep depth in the store, in millimetres")
     parser.add_argument(
         "--shadow-size",
-        type=_at_least(0),
+        type=at_least(0),
         metavar="S",
         help="shadow map, pixels; 0: no shadows, faster [the kind's own]",
     )
     parser.add_argument("--split", default="train", help="what the store's manifest calls these scenes [train]")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     parser.add_argument(
-        "--processes", type=_at_least(1), default=usable_cores(), metavar="P", help="that draw [one for each core]"
+        "--processes", type=positive, default=usable_cores(), metavar="P", help="that draw [one for each core]"
     )
     parser.set_defaults(run=_render, sequence=None)
     return parser, target
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        number = int(text)
-        if number < least:
-            raise argparse.ArgumentTypeError(f"has to be {least} or more")
-        return number
-
-    parse.__name__ = "whole number"  # argparse names it in its message
-    return parse
-
-
-def _above_zero(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("has to be above 0")
-    return number
 
 
 def _frame(text: str) -> tuple[int, int]:

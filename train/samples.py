@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from train import figures
+from train.arguments import at_least, positive
 from train.data.manifest import StoreError
 from train.data.store import Store
 from train.examples import visible_objects
@@ -58,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("stores", nargs="+", type=Path, metavar="STORE")
-    parser.add_argument("--rows", type=int, default=2, help="(default: %(default)s)")
-    parser.add_argument("--columns", type=int, default=8, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    parser.add_argument("--rows", type=positive, default=2, help="(default: %(default)s)")
+    parser.add_argument("--columns", type=positive, default=8, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the draw (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("figures"), metavar="FOLDER", help="(default: %(default)s)")
     parser.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="(default: %(default)s)")
     options = parser.parse_args(argv)

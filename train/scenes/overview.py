@@ -1,4 +1,4 @@
-"""One page with samples of every kind of scene, images above their label maps, to be looked at."""
+"""One page that shows every kind of scene, images above their label maps, to be looked at."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from monet_perception.palette import label_colours
 from train.scenes.drawing import Artist, Order
 from train.scenes.recipe import KINDS
 
@@ -13,7 +14,7 @@ _TILE, _GAP, _TITLE = 128, 4, 22
 _BLACK = (0, 0, 0)
 
 
-def samples_page(columns: int = 10, seed: int = 0) -> NDArray[np.uint8]:
+def overview(columns: int = 10, seed: int = 0) -> NDArray[np.uint8]:
     """uint8 [H, W, 3] RGB: for every kind a title, a row of images and a row of their labels in false colours."""
     return np.vstack([_strip(name, columns, seed) for name in KINDS])
 
@@ -23,9 +24,8 @@ def _strip(name: str, columns: int, seed: int) -> NDArray[np.uint8]:
     artist = Artist(Order(name, columns, seed, kind.size, kind.size, shadow_size=kind.shadow_size))
     arrays = artist.draw(0, columns)
     artist.close()
-    colours = label_colours()
     images = _row(arrays["images"], cv2.INTER_CUBIC)
-    labels = _row(colours[arrays["labels"]], cv2.INTER_NEAREST)
+    labels = _row(label_colours()[arrays["labels"]], cv2.INTER_NEAREST)
     title = np.full((_TITLE, images.shape[1], 3), 255, np.uint8)
     cv2.putText(title, name, (_GAP, _TITLE - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, _BLACK, 1, cv2.LINE_AA)
     return np.vstack([title, images, labels])
@@ -35,12 +35,3 @@ def _row(tiles: NDArray[np.uint8], interpolation: int) -> NDArray[np.uint8]:
     large = [cv2.resize(tile, (_TILE, _TILE), interpolation=interpolation) for tile in tiles]
     framed = [cv2.copyMakeBorder(t, 0, _GAP, 0, _GAP, cv2.BORDER_CONSTANT, value=(255, 255, 255)) for t in large]
     return np.hstack(framed)
-
-
-def label_colours() -> NDArray[np.uint8]:
-    """uint8 [256, 3]: a colour for each label, neighbours far apart; label 0 is dark grey."""
-    hues = (np.arange(256) * 180 * 0.618033988749895 % 180).astype(np.uint8)
-    hsv = np.stack([hues, np.full(256, 200, np.uint8), np.full(256, 240, np.uint8)], axis=1)
-    colours = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0]
-    colours[0] = 60
-    return colours
