@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group("output, beside the table on the screen")
     output.add_argument("--json", type=Path, help="everything measured, with the command and the machine")
     output.add_argument("--markdown", type=Path, help="rows laid out like --table, the thesis's own beside them")
-    output.add_argument("--table", choices=sorted(report.LAYOUTS), default="5.2", help="(default: %(default)s)")
+    output.add_argument("--table", choices=sorted(report.THESIS_TABLES), default="5.2", help="(default: %(default)s)")
     output.add_argument(
         "--figures", type=Path, metavar="FOLDER", help="decompositions, and scores by number of objects"
     )

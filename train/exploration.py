@@ -20,7 +20,7 @@ DIGITS = 2  # of a latent as it is shown
 
 
 @dataclass(frozen=True)
-class Scene:
+class ExploredScene:
     """A scene under exploration: what the network saw, and the latents as they stand after dragging and swapping.
 
     Attributes:
@@ -41,11 +41,11 @@ class Scene:
     kl: NDArray[np.float32]
     slot: int
 
-    def with_latents(self, latents: NDArray[np.float32]) -> Scene:
+    def with_latents(self, latents: NDArray[np.float32]) -> ExploredScene:
         """The same scene with other latents [K, L]."""
         return replace(self, latents=latents)
 
-    def with_slot(self, slot: int, values: NDArray[np.float32]) -> Scene:
+    def with_slot(self, slot: int, values: NDArray[np.float32]) -> ExploredScene:
         """The same scene with other latents [L] in one slot."""
         latents = self.latents.copy()
         latents[slot] = values
@@ -63,16 +63,16 @@ class Explorer:
         self.decomposer = decomposer
         self.store = store
 
-    def scene(self, index: int) -> Scene:
+    def scene(self, index: int) -> ExploredScene:
         """Decompose an image of the store; places beyond its ends are taken as its ends."""
         index = int(np.clip(index, 0, len(self.store) - 1))
         seen = one_of(
             decompose_images(self.decomposer, self.store, np.array([index]), reconstruct=False).decomposition, 0
         )
         kl = kl_per_latent(seen.latent_mean, seen.latent_log_sigma)
-        return Scene(index, seen.image, seen.masks, seen.latent_mean, seen.latent_mean, kl, default_slot(seen))
+        return ExploredScene(index, seen.image, seen.masks, seen.latent_mean, seen.latent_mean, kl, default_slot(seen))
 
-    def compose(self, scene: Scene) -> Composition:
+    def compose(self, scene: ExploredScene) -> Composition:
         """Decode a scene's latents as they stand."""
         return compose(self.decomposer, scene.latents)
 
@@ -88,12 +88,12 @@ class Explorer:
         return slots.kl, disentanglement_scores(slots.latent_mean, choose_factors(slots.factors))
 
 
-def swap(scene: Scene, slot: int, other: Scene, other_slot: int) -> tuple[Scene, Scene]:
+def swap(scene: ExploredScene, slot: int, other: ExploredScene, other_slot: int) -> tuple[ExploredScene, ExploredScene]:
     """Both scenes after a slot of each has gone over to the other."""
     return scene.with_slot(slot, other.latents[other_slot]), other.with_slot(other_slot, scene.latents[slot])
 
 
-def drag_latents(scene: Scene, slot: int, values: Sequence[float]) -> Scene:
+def drag_latents(scene: ExploredScene, slot: int, values: Sequence[float]) -> ExploredScene:
     """The scene after latents of a slot were moved.
 
     Args:

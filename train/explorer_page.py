@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from train import figures
 from train.data.manifest import StoreError
 from train.disentanglement import summary
-from train.exploration import DIGITS, Explorer, Scene, drag_latents, swap
+from train.exploration import DIGITS, ExploredScene, Explorer, drag_latents, swap
 from train.metrics.disentanglement import DisentanglementError
 
 Picture = NDArray[np.uint8]
@@ -140,33 +140,33 @@ class ExplorerPage:
         scene = self.explorer.scene(int(index or 0))
         return [scene, self.slots[scene.slot], *_inputs(scene), self._composed(scene)]
 
-    def show_slot(self, scene: Scene, slot: str) -> list[Any]:
+    def show_slot(self, scene: ExploredScene, slot: str) -> list[Any]:
         """Pictures and sliders of a slot."""
         return [*self._pictures(scene, slot), *_sliders(scene, self.slots.index(slot))]
 
-    def point(self, scene: Scene, event: gr.SelectData) -> list[Any]:
+    def point(self, scene: ExploredScene, event: gr.SelectData) -> list[Any]:
         """A click on a picture: the slot that owns the pixel."""
         column, row = event.index
         slot = self.slots[int(scene.masks[:, row, column].argmax())]
         return [slot, *self.show_slot(scene, slot)]
 
-    def drag(self, scene: Scene, slot: str, *values: float) -> list[Any]:
+    def drag(self, scene: ExploredScene, slot: str, *values: float) -> list[Any]:
         """Sliders were moved."""
         moved = drag_latents(scene, self.slots.index(slot), values)
         return [moved, *self._pictures(moved, slot)]
 
-    def put_scene_back(self, scene: Scene, slot: str) -> list[Any]:
+    def put_scene_back(self, scene: ExploredScene, slot: str) -> list[Any]:
         """Every slot as it was encoded."""
         restored = scene.with_latents(scene.encoded)
         return [restored, *self.show_slot(restored, slot)]
 
-    def put_slot_back(self, scene: Scene, slot: str) -> list[Any]:
+    def put_slot_back(self, scene: ExploredScene, slot: str) -> list[Any]:
         """One slot as it was encoded."""
         k = self.slots.index(slot)
         restored = scene.with_slot(k, scene.encoded[k])
         return [restored, *self.show_slot(restored, slot)]
 
-    def exchange(self, scene: Scene, slot: str, other: Scene, other_slot: str) -> list[Any]:
+    def exchange(self, scene: ExploredScene, slot: str, other: ExploredScene, other_slot: str) -> list[Any]:
         """A slot of each scene goes over to the other."""
         scene, other = swap(scene, self.slots.index(slot), other, self.slots.index(other_slot))
         return [scene, other, self._composed(other), *self.show_slot(scene, slot)]
@@ -181,10 +181,10 @@ class ExplorerPage:
         title = f"{scores.samples:,} slots that hold an object"
         return rows, figures.importance_figure(scores.dci.importance, scores.factors, kl, title)
 
-    def _composed(self, scene: Scene) -> Picture:
+    def _composed(self, scene: ExploredScene) -> Picture:
         return to_bytes(self.explorer.compose(scene).image)
 
-    def _pictures(self, scene: Scene, slot: str) -> list[Picture]:
+    def _pictures(self, scene: ExploredScene, slot: str) -> list[Picture]:
         composition = self.explorer.compose(scene)
         k = self.slots.index(slot)
         own, mask = composition.reconstructions[k], composition.masks[k][..., None]
@@ -207,11 +207,11 @@ def _picture(name: str, label: str) -> gr.Image:
     )
 
 
-def _inputs(scene: Scene) -> list[Picture]:
+def _inputs(scene: ExploredScene) -> list[Picture]:
     return [scene.image, to_bytes(figures.colour_masks(scene.masks))]
 
 
-def _sliders(scene: Scene, slot: int) -> list[gr.Slider]:
+def _sliders(scene: ExploredScene, slot: int) -> list[gr.Slider]:
     """Every slider with the latent it moves now: the most active of the slot on top."""
     values = scene.latents[slot]
     extent = max(MIN_EXTENT, math.ceil(float(np.abs(values).max())))

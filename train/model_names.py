@@ -24,12 +24,12 @@ def structure_name(config: MonetConfig, others: Sequence[MonetConfig]) -> str:
     return ", ".join([name, *different])
 
 
-def name_by_run(name: str, training: Training | None, layout: str) -> str:
+def name_by_run(name: str, training: Training | None, table: str) -> str:
     """A structure's name, told apart by pre-training and initialisation (in a column of its own in table 5.1)."""
     if training is None:
         return name
     if training.pretrained is not None:
         name += ", pre-trained"
-    if layout == "5.1":
+    if table == "5.1":
         return f"{name}/{training.initialisation.capitalize()}"
     return name if training.initialisation == "kaiming" else f"{name}, {training.initialisation} initialisation"

@@ -62,8 +62,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a table of the thesis is laid out, and what it says (ARI and MSC in percent, MSE in its unit)."""
+class ThesisTable:
+    """A table of the thesis: its title, the unit of its MSE, 10 to the power of `-mse_exponent`, and its rows.
+
+    Attributes:
+        published: ARI and MSC in percent and MSE, as printed, by model.
+    """
 
     title: str
     mse_exponent: int
@@ -71,8 +75,8 @@ class Layout:
 
 
 # Berriel Martins 2022, tables 5.1 to 5.4, for comparison beside what is measured here.
-LAYOUTS: dict[str, Layout] = {
-    "5.1": Layout(
+THESIS_TABLES: dict[str, ThesisTable] = {
+    "5.1": ThesisTable(
         "weights initialisation, Objects Room validation set",
         4,
         {
@@ -82,7 +86,7 @@ LAYOUTS: dict[str, Layout] = {
             "MONet-RN50/Kaiming": ("83.78 ± 2.00", "76.34 ± 10.77", "8.234 ± 2.502"),
         },
     ),
-    "5.2": Layout(
+    "5.2": ThesisTable(
         "Objects Room test set",
         3,
         {
@@ -93,7 +97,7 @@ LAYOUTS: dict[str, Layout] = {
             "Slot Attention": ("79 ± 2", "64 ± 13", "-"),
         },
     ),
-    "5.3": Layout(
+    "5.3": ThesisTable(
         "Objects Room, Same Colour test set",
         3,
         {
@@ -102,7 +106,7 @@ LAYOUTS: dict[str, Layout] = {
             "MONet-RN50*": ("81.58 ± 1.30", "55.61 ± 1.34", "6.155 ± 0.896"),
         },
     ),
-    "5.4": Layout(
+    "5.4": ThesisTable(
         "CLEVR test set",
         3,
         {
@@ -149,13 +153,13 @@ def screen_table_by_objects(store: str, table_by_model: Mapping[str, Mapping[int
     return table
 
 
-def markdown_table(store: str, rows: Sequence[Row], layout: str) -> str:
+def markdown_table(store: str, rows: Sequence[Row], table: str) -> str:
     """Rows laid out like a table of the thesis, the thesis's own below them in italics."""
-    chosen = LAYOUTS[layout]
-    split = layout == "5.1"  # its first column is two: architecture and initialisation, given as "MONet/Kaiming"
+    chosen = THESIS_TABLES[table]
+    split = table == "5.1"  # its first column is two: architecture and initialisation, given as "MONet/Kaiming"
     names = ["Architecture", "Initialisation"] if split else ["Model"]
     lines = [
-        f"**{store}** (as table {layout}: {chosen.title})",
+        f"**{store}** (as table {table}: {chosen.title})",
         "",
         "| " + " | ".join([*names, "Networks", "ARI ↑", "MSC ↑", f"MSE × 10⁻{'⁰¹²³⁴'[chosen.mse_exponent]} ↓"]) + " |",
         "|" + " --- |" * (len(names) + 4),
