@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from monet_perception.assessment import mask_entropy
 from monet_perception.networks import PRESETS, MonetOutput, monet_loss
+from monet_perception.slots import occupied_slots
 from train.callbacks.monitors import mask_statistics
 from train.objective import GecoOptions, Objective, ObjectiveOptions, ramp
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
@@ -124,6 +126,18 @@ def test_collapse_and_indecision_are_told_apart() -> None:
     halves[0, 0, :5] = 0.0
     halves[0, 2, 5:] = 0.0
     values = [mask_statistics(masks) for masks in (collapsed, undecided, halves)]
-    assert [float(v["active_slots"]) for v in values] == [1, 1, 2]
+    assert [float(v["active_slots"]) for v in values] == [1, 0, 2]  # a mask spread thinly holds nothing
     assert [float(v["largest_slot"]) for v in values] == [1, 1, 0.5]
     assert [float(v["mask_entropy"]) for v in values] == pytest.approx([0, math.log(4.0), 0], abs=1e-5)
+
+
+def test_validation_counts_slots_as_diagnostics_do() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(8, 6, 16, 16, generator=generator) + 6 * torch.randn(8, 6, 1, 1, generator=generator)
+    log_masks = logits.log_softmax(dim=1)
+    values = mask_statistics(log_masks)
+    active = [int(occupied_slots(masks).sum()) for masks in log_masks.exp().numpy()]
+    assert values["active_slots"].tolist() == active
+    assert len(set(active)) > 2  # not what a constant would give
+    entropy = [mask_entropy(masks) for masks in log_masks.exp().numpy()]
+    assert values["mask_entropy"].tolist() == pytest.approx(entropy, rel=1e-5)

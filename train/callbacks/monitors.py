@@ -7,33 +7,34 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from monet_perception.slots import occupied_slots
 from train.validation import NamedMeans, collect
 
-ACTIVE_AREA = 0.005
-"""Share of the image that a slot has to own (by argmax) to count as active: 20 pixels of 64 x 64."""
+COLLAPSE = 0.98
+"""Share of the pixels owned by each image's largest slot, on average, above which masks have collapsed."""
 
 
 def mask_statistics(log_masks: Tensor) -> dict[str, Tensor]:
-    """How masks [B, K, H, W] are used, each [B]: `active_slots`, `mask_entropy` in nats (mean over pixels, at most
-    log K), and `largest_slot`, the share of the pixels that the largest slot owns."""
-    slots = log_masks.shape[1]
-    owned = torch.nn.functional.one_hot(log_masks.argmax(dim=1), slots).float().mean(dim=(1, 2))
+    """How masks [B, K, H, W] are used, float32 [B] each.
+
+    `active_slots` and `mask_entropy` are those of `monet_perception.assessment`, as in `/diagnostics`: slots that hold
+    something, and nats averaged over pixels, at most log K. `largest_slot` is the share of the pixels that the largest
+    slot owns.
+    """
+    masks = log_masks.float().exp()
+    owned = torch.nn.functional.one_hot(log_masks.argmax(dim=1), masks.shape[1]).float().mean(dim=(1, 2))
+    active = [occupied_slots(image).sum() for image in masks.cpu().numpy()]
     return {
-        "active_slots": (owned >= ACTIVE_AREA).sum(dim=1).float(),
-        "mask_entropy": torch.special.entr(log_masks.float().exp()).sum(dim=1).mean(dim=(1, 2)),
+        "active_slots": torch.tensor(active, dtype=torch.float32, device=log_masks.device),
+        "mask_entropy": torch.special.entr(masks).sum(dim=1).mean(dim=(1, 2)),
         "largest_slot": owned.amax(dim=1),
     }
 
 
 class CollapseMonitor(Callback):
-    """Logs `mask_statistics` of the validation images, and warns when one slot owns nearly everything.
+    """Logs `mask_statistics` of the validation images, and warns when one slot owns nearly everything."""
 
-    Args:
-        largest_slot: Share of the pixels owned by each image's largest slot, on average, above which to warn.
-    """
-
-    def __init__(self, largest_slot: float = 0.98) -> None:
-        self.largest_slot = largest_slot
+    def __init__(self) -> None:
         self.means = NamedMeans(("active_slots", "mask_entropy", "largest_slot"))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -51,7 +52,7 @@ class CollapseMonitor(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         share = float(trainer.callback_metrics.get("val/largest_slot", 0.0))
-        if share > self.largest_slot and not trainer.sanity_checking:
+        if share > COLLAPSE and not trainer.sanity_checking:
             rank_zero_warn(
                 f"collapse: at step {trainer.global_step} one slot owns {share:.1%} of the pixels. What helps: a "
                 "pre-trained attention held still at first (--model.pretrained, --model.hold_attention_steps), another "
