@@ -23,6 +23,7 @@ from rich.text import Text
 from monet_perception.decomposer import Decomposer
 from monet_perception.labels import match_objects
 from train import figures, report
+from train.arguments import at_least, positive
 from train.composition import kl_per_latent
 from train.data.manifest import StoreError
 from train.data.store import Store
@@ -160,9 +161,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"which ones (default: the store's, {', '.join(IMAGE_FACTORS)} of its labels, {DISTANCE} of its cameras)",
     )
     parser.add_argument("--min-iou", type=float, default=0.5, help="of a slot and its object (default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=5000, help="images looked at (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of splits, trees and votes (default: %(default)s)")
+    parser.add_argument("--limit", type=positive, default=5000, help="images looked at (default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive, default=64, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of splits, trees and votes (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="every score, with the command and the machine")
     parser.add_argument(
         "--figures", type=Path, metavar="FOLDER", help="a picture of what each latent says of each factor"

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from monet_perception.checkpoint import read_info
 from monet_perception.decomposer import Decomposer
 from train import figures, report
+from train.arguments import at_least, positive
 from train.data.manifest import StoreError
 from train.data.store import Store
 from train.evaluation import Evaluation, average_by_objects, evaluate
@@ -62,16 +63,16 @@ def _parser() -> argparse.ArgumentParser:
         "checkpoints", nargs="+", metavar="[NAME=]CHECKPOINT", help=".safetensors, with a name for tables"
     )
     parser.add_argument("--store", nargs="+", required=True, type=Path, help="stores to measure on, with labels or not")
-    parser.add_argument("--limit", type=_positive, help="only the first LIMIT images of each store")
-    parser.add_argument("--batch-size", type=_positive, default=64, help="(default: %(default)s)")
+    parser.add_argument("--limit", type=positive, help="only the first LIMIT images of each store")
+    parser.add_argument("--batch-size", type=positive, default=64, help="(default: %(default)s)")
     parser.add_argument(
         "--min-pixels",
-        type=_positive,
+        type=positive,
         default=1,
         help="visible pixels that an object needs in order to count (default: %(default)s, the thesis's definition)",
     )
-    parser.add_argument("--bootstrap", type=_positive, default=1000, help="resamples (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument("--bootstrap", type=positive, default=1000, help="resamples (default: %(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the bootstrap (default: %(default)s)")
     output = parser.add_argument_group("output, beside the table on the screen")
     output.add_argument("--json", type=Path, help="everything measured, with the command and the machine")
     output.add_argument("--markdown", type=Path, help="rows laid out like --table, the thesis's own beside them")
@@ -79,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument(
         "--figures", type=Path, metavar="FOLDER", help="decompositions, and scores by number of objects"
     )
-    output.add_argument("--examples", type=_positive, default=4, help="images in each figure (default: %(default)s)")
-    output.add_argument("--example-objects", type=_positive, metavar="N", help="images that show N objects")
+    output.add_argument("--examples", type=positive, default=4, help="images in each figure (default: %(default)s)")
+    output.add_argument("--example-objects", type=positive, metavar="N", help="images that show N objects")
     output.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="of figures (default: png)")
     add_inference_options(parser)
     return parser
@@ -234,13 +235,6 @@ def _named(text: str) -> tuple[str | None, Path]:
     if not equals or Path(text).exists():
         return None, Path(text)
     return name, Path(path)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
-    return value
 
 
 if __name__ == "__main__":

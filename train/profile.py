@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from monet_perception.files import replacing
 from monet_perception.networks import PRESETS
+from train.arguments import positive
 from train.cost import Profile, Setting, count, peak_memory, time_all
 
 THESIS_PRESETS = ("monet", "monet_rn50", "monet_rn50_star")
@@ -113,13 +114,13 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), default=THESIS_PRESETS, metavar="PRESET",
                         help=f"of {', '.join(PRESETS)} (default: those of the thesis)")  # fmt: skip
-    parser.add_argument("--slots", nargs="+", type=int, default=THESIS_SLOTS, metavar="K")
-    parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=4, help="of the timed steps (default: %(default)s)")
+    parser.add_argument("--slots", nargs="+", type=positive, default=THESIS_SLOTS, metavar="K")
+    parser.add_argument("--image-size", type=positive, default=64)
+    parser.add_argument("--batch-size", type=positive, default=4, help="of the timed steps (default: %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each (default: %(default)s)")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--count-only", action="store_true", help="parameters and FLOP only")
     parser.add_argument("--out", type=Path, default=Path("runs/profile"), help="folder (default: %(default)s)")
     return parser.parse_args(args)

@@ -15,6 +15,7 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.decomposition import Decomposition
 from monet_perception.slots import background_slots, mask_area, occupied_slots
 from train import figures, report
+from train.arguments import above_zero, at_least, positive
 from train.composition import kl_per_latent, sweep
 from train.data.store import Store
 from train.inference import COMMAND_ERRORS, add_inference_options, open_decomposer
@@ -89,13 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--store", required=True, type=Path, help="where the image comes from")
-    parser.add_argument("--image", type=int, default=0, help="place in the store (default: %(default)s)")
+    parser.add_argument("--image", type=at_least(0), default=0, help="place in the store (default: %(default)s)")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--slot", type=int, nargs="+", help="slots, from 1 (default: the largest that holds an object)")
+    which.add_argument(
+        "--slot", type=positive, nargs="+", help="slots, from 1 (default: the largest that holds an object)"
+    )
     which.add_argument("--slots-all", action="store_true", help="a figure for every slot that holds something")
-    parser.add_argument("--latents", type=int, help="only the most active ones (default: all)")
-    parser.add_argument("--range", type=float, default=3.0, help="from -RANGE to +RANGE (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=9, help="values on the way (default: %(default)s)")
+    parser.add_argument("--latents", type=positive, help="only the most active ones (default: all)")
+    parser.add_argument("--range", type=above_zero, default=3.0, help="from -RANGE to +RANGE (default: %(default)s)")
+    parser.add_argument("--steps", type=positive, default=9, help="values on the way (default: %(default)s)")
     parser.add_argument(
         "--show", nargs="+", choices=("masked", "unmasked", "scene"), default=["masked"],
         help="the slot with or without its mask, or the whole scene; a figure each (default: masked)",
