@@ -2,7 +2,7 @@
 
     python -m benchmarks.attention                        fp32 and bf16, on a GPU where there is one; 64x64, batch 8
     python -m benchmarks.attention --slots 7 --precisions bf16 --repeats 9
-    python -m benchmarks.attention --out docs/figures     where attention.json, .md and .png go
+    python -m benchmarks.attention --output docs/figures     where attention.json, .md and .png go
 
 Parameters and FLOP are of the attention alone; times are of whole networks, a training step (forward, loss, backward,
 optimiser) and an inference (masks and posteriors). The networks take turns, and what counts is their ratio in one run.
@@ -136,12 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, of which the median counts (default: 3)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     measured = measure(options)
     machine = machine_name(Setting(options.device, "", options.batch_size, 64, options.repeats, options.threads))
-    print(write(measured, options.out, machine, options.batch_size))
+    print(write(measured, options.output, machine, options.batch_size))
     for line in (misses := missed(measured)):
         print("missed:", line)
     return 1 if misses else 0

@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of one call")
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
@@ -261,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = machine_name(Setting(options.device, "", 1, info.config.image_size, options.rounds, options.threads))
     title = f"{machine}; {title}."
     table = as_markdown(plain, variants, peaks, title)
-    write(options.out, table, [plain, *variants], peaks, title)
+    write(options.output, table, [plain, *variants], peaks, title)
     print(table)
     for line in (misses := missed(plain, variants)):
         print("missed:", line)

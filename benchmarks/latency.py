@@ -1,6 +1,6 @@
 """Latency of the node: from an image's stamp to its slots in another process, over real DDS.
 
-    python -m benchmarks.latency --out runs/benchmarks
+    python -m benchmarks.latency --output runs/benchmarks
     python -m benchmarks.latency --width 1920 --height 1080 --slots 11 --size 128 --profile none
 
 Three things in one run, in turns of seconds, so that all of them see the same machine:
@@ -378,8 +378,8 @@ def report(results: Results, options: argparse.Namespace) -> bool:
         limits.add_row(name, f"{value:.2f}", limit, "yes" if holds else "NO")
     console = Console()
     console.print(table, limits)
-    options.out.mkdir(parents=True, exist_ok=True)
-    plot(results, f"decompose, {title}", options.out / "latency_over_load.png")
+    options.output.mkdir(parents=True, exist_ok=True)
+    plot(results, f"decompose, {title}", options.output / "latency_over_load.png")
     content = {
         "summaries": summaries,
         "turns, median (ms)": {
@@ -389,8 +389,8 @@ def report(results: Results, options: argparse.Namespace) -> bool:
         },
         "limits": [{"name": name, "value": float(value), "limit": limit} for name, value, limit, _ in found],
     }
-    (options.out / "latency.json").write_text(json.dumps(content, indent=2))
-    console.print(f"wrote {options.out / 'latency_over_load.png'} and latency.json")
+    (options.output / "latency.json").write_text(json.dumps(content, indent=2))
+    console.print(f"wrote {options.output / 'latency_over_load.png'} and latency.json")
     return all(holds for *_, holds in found)
 
 
@@ -411,7 +411,7 @@ def main() -> int:
     parser.add_argument("--slots", type=int, help="a network with random weights and so many slots instead")
     parser.add_argument("--size", type=int, help="a network with random weights and masks of this side instead")
     parser.add_argument("--profile", default=str(PROFILE), help="Fast DDS profile, or 'none' (the shipped one)")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
     parser.add_argument("--as", dest="role", choices=["relay", "network"], help=argparse.SUPPRESS)
     parser.add_argument("node_arguments", nargs="*", help="more for the node, after --: -- -p quantised:=true")
     options = parser.parse_args()

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
     options = parser.parse_args(arguments)
     images = rooms().to(options.device)
     results = []
@@ -123,9 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for precision in options.precisions:
             results.append(learn(preset, precision, images, options))
             table = as_markdown(results, options)
-            with replacing(options.out / "learning.md") as temporary:
+            with replacing(options.output / "learning.md") as temporary:
                 temporary.write_text(table)
-    with replacing(options.out / "learning.json") as temporary:
+    with replacing(options.output / "learning.json") as temporary:
         temporary.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
     print(table)
     failed = [f"{result.preset} in {result.precision}" for result in results if not result.learnt]

@@ -4,7 +4,7 @@
 
 A camera sends images, one in twelve of them malformed, to `decompose` in a process of its own. Meanwhile subscribers
 come and go, parameters change (some to what must be refused), latents are decoded, and the device fails: the node under
-test is the real one with a Decomposer that raises, on SIGUSR1, what a lost GPU raises. Figures and plot go to --out.
+test is the real one with a Decomposer that raises, on SIGUSR1, what a lost GPU raises. Figures and plot go to --output.
 """
 
 from __future__ import annotations
@@ -351,7 +351,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
     options = parser.parse_args()
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", "88")
@@ -366,7 +366,7 @@ def main() -> int:
         if ended is not None:
             print(f"the node ended by itself, with {ended}", file=sys.stderr)
             return 1
-    return 0 if report(soak.record, options.out) else 1
+    return 0 if report(soak.record, options.output) else 1
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_flop_grow_with_slots_in_monet_and_not_in_rn50_star() -> None:
 
 def test_report_holds_everything_measured(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     options = ["--presets", "monet_rn18_star", "--slots", "3", "--image-size", "32", "--batch-size", "2"]
-    assert main([*options, "--repeats", "1", "--device", "cpu", "--threads", "1", "--out", str(tmp_path)]) == 0
+    assert main([*options, "--repeats", "1", "--device", "cpu", "--threads", "1", "--output", str(tmp_path)]) == 0
     table = (tmp_path / "profile.md").read_text()
     assert table in capsys.readouterr().out
     assert [cell.strip() for cell in table.splitlines()[-1].split("|")[1:3]] == ["monet_rn18_star", "3"]

@@ -11,7 +11,7 @@ Examples:
   python -m train.profile --device cuda --precision bf16 --batch-size 64
   python -m train.profile --count-only                       no timing: seconds instead of minutes
 
-Writes profile.json, profile.md (rows as in table 5.5) and profile.png (as figure 5.12) into --out.
+Writes profile.json, profile.md (rows as in table 5.5) and profile.png (as figure 5.12) into --output.
 """
 
 import argparse
@@ -122,7 +122,7 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each (default: %(default)s)")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--count-only", action="store_true", help="parameters and FLOP only")
-    parser.add_argument("--out", type=Path, default=Path("runs/profile"), help="folder (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("runs/profile"), help="folder (default: %(default)s)")
     return parser.parse_args(args)
 
 
@@ -139,7 +139,7 @@ def main(args: Sequence[str] | None = None) -> int:
         for profile in tqdm(profiles, desc="memory", file=sys.stderr):
             profile.training_memory = peak_memory(profile.preset, profile.slots, setting, training=True)
             profile.inference_memory = peak_memory(profile.preset, profile.slots, setting, training=False)
-    write(profiles, setting, options.out)
+    write(profiles, setting, options.output)
     return 0
 
 
