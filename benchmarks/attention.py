@@ -12,7 +12,6 @@ The exit status is 1 where a target is missed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,9 +20,9 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from monet_perception.files import replacing
+from train import report
 from train.cost import Profile, Setting, count, time_all
-from train.profile import machine_name
+from train.figures import save_figure
 
 MONET, STAR = "monet", "monet_rn50_star"
 # RN50*'s training step as a fraction of MONet's, at most: the thesis has 0.7 at K = 7 and 0.4 at K = 18.
@@ -94,7 +93,7 @@ def missed(measured: Measured) -> list[str]:
     return found
 
 
-def draw(measured: Measured, path: Path) -> None:
+def draw(measured: Measured) -> Figure:
     """Figure 5.12: attention FLOP and the time of a training step over the number of slots."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     flop, seconds = figure.subplots(1, 2)
@@ -110,19 +109,16 @@ def draw(measured: Measured, path: Path) -> None:
     for axes in (flop, seconds):
         axes.set_xticks(slots)
         axes.legend()
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def write(measured: Measured, folder: Path, machine: str, batch_size: int) -> str:
     """attention.json, attention.md and attention.png; returns the table."""
     table = as_markdown(measured, machine, batch_size)
     content = {precision: [asdict(profile) for profile in profiles] for precision, profiles in measured.items()}
-    with replacing(folder / "attention.json") as temporary:
-        temporary.write_text(json.dumps({"machine": machine, "batch_size": batch_size} | content, indent=2) + "\n")
-    with replacing(folder / "attention.md") as temporary:
-        temporary.write_text(table)
-    with replacing(folder / "attention.png") as temporary:
-        draw(measured, temporary)
+    report.write_json(folder / "attention.json", {"machine": machine, "batch_size": batch_size} | content)
+    report.write_text(folder / "attention.md", table)
+    save_figure(draw(measured), folder / "attention.png")
     return table
 
 
@@ -140,8 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     measured = measure(options)
-    machine = machine_name(Setting(options.device, "", options.batch_size, 64, options.repeats, options.threads))
-    print(write(measured, options.output, machine, options.batch_size))
+    print(write(measured, options.output, report.machine(options.device, options.threads), options.batch_size))
     for line in (misses := missed(measured)):
         print("missed:", line)
     return 1 if misses else 0

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import statistics
 import sys
 import tempfile
@@ -44,16 +43,15 @@ from monet_perception.checkpoint import (
     save_checkpoint,
 )
 from monet_perception.decomposer import Decomposer
-from monet_perception.files import replacing
 from monet_perception.networks import PRESETS, Monet
-from train.cost import Setting
-from train.profile import machine_name
+from train import report
 
 # How many times as fast as plain the fastest variant has to be, without reconstructions.
 TARGET, TARGET_INT8 = 4.0, 10.0
 # From the plain forward pass: in fp32 the largest difference of a mask's pixel, else the pixels that keep their slot.
 TOLERANCE = 1e-4
 AGREEMENT = 0.99
+FRAMES = 32
 
 
 @dataclass
@@ -225,12 +223,12 @@ def missed(plain: Variant, variants: Sequence[Variant]) -> list[str]:
     return found
 
 
-def load_frames(path: Path | None, size: int, count: int = 32) -> NDArray[np.uint8]:
-    """Frames of the network's size: of a file, or else smooth noise."""
+def load_frames(path: Path | None, size: int) -> NDArray[np.uint8]:
+    """The first frames of a file in the network's size, or else smooth noise: uint8 [FRAMES, size, size, 3]."""
     if path is None:
-        coarse = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+        coarse = np.random.default_rng(0).integers(0, 256, (FRAMES, 4, 4, 3), dtype=np.uint8)
         return coarse.repeat(size // 4, axis=1).repeat(size // 4, axis=2)
-    return read_frames(path, size)[:count]
+    return read_frames(path, size)[:FRAMES]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -258,8 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     measure([plain, *variants], options.rounds)
     peaks = {name: peak_gflops(options.device, dtype) for name, dtype in DTYPES.items()}
-    machine = machine_name(Setting(options.device, "", 1, info.config.image_size, options.rounds, options.threads))
-    title = f"{machine}; {title}."
+    title = f"{report.machine(options.device, options.threads)}; {title}."
     table = as_markdown(plain, variants, peaks, title)
     write(options.output, table, [plain, *variants], peaks, title)
     print(table)
@@ -274,10 +271,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def write(folder: Path, table: str, variants: Sequence[Variant], peaks: dict[str, float], title: str) -> None:
     """inference.md and inference.json."""
     rows = [{key: value for key, value in vars(variant).items() if key != "run"} for variant in variants]
-    with replacing(folder / "inference.md") as temporary:
-        temporary.write_text(table)
-    with replacing(folder / "inference.json") as temporary:
-        temporary.write_text(json.dumps({"title": title, "peak_gflops": peaks, "variants": rows}, indent=2) + "\n")
+    report.write_text(folder / "inference.md", table)
+    report.write_json(folder / "inference.json", {"title": title, "peak_gflops": peaks, "variants": rows})
 
 
 if __name__ == "__main__":

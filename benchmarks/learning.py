@@ -10,7 +10,6 @@ life and no measure of quality: 64 rooms can be learnt by heart. The exit status
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import trange
 
-from monet_perception.files import replacing
 from monet_perception.networks import PRESETS, Monet, monet_loss
+from train import report
 from train.data.store import Store
 from train.render import main as render
 
@@ -123,10 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for precision in options.precisions:
             results.append(learn(preset, precision, images, options))
             table = as_markdown(results, options)
-            with replacing(options.output / "learning.md") as temporary:
-                temporary.write_text(table)
-    with replacing(options.output / "learning.json") as temporary:
-        temporary.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+            report.write_text(options.output / "learning.md", table)
+    report.write_json(options.output / "learning.json", [asdict(result) for result in results])
     print(table)
     failed = [f"{result.preset} in {result.precision}" for result in results if not result.learnt]
     for name in failed:

@@ -18,7 +18,6 @@ probability.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from monet_perception.recording import Frame, label_masks, read_frames
 from monet_perception.similarity import mask_overlap
 from monet_perception.slots import MIN_AREA
 from monet_perception.tracking import Tracker
+from train.report import write_json
 
 CLIP = Path(__file__).parents[1] / "monet_perception" / "data" / "demo.mcap"
 LEVELS = (0.5, 0.9, 0.95)
@@ -215,7 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(table(results))
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+        write_json(options.json, results)
     return 0
 
 

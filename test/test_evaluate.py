@@ -92,7 +92,7 @@ def test_command_writes_tables_json_and_figures(
 
     result = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert result["command"].startswith("python -m train.evaluate ")
-    assert result["machine"]["cpus"] >= 1
+    assert "threads, PyTorch" in result["machine"]
     seeds, third = result["models"]
     assert (seeds["model"], seeds["networks"], seeds["images"]) == ("MONet", 2, len(store))
     values = [one["scores"]["ari"] for one in result["networks"][:2]]

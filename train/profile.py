@@ -16,7 +16,6 @@ Writes profile.json, profile.md (rows as in table 5.5) and profile.png (as figur
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,6 +27,7 @@ from tqdm import tqdm
 from monet_perception.files import replacing
 from monet_perception.networks import PRESETS
 from train.arguments import positive
+from train import report
 from train.cost import Profile, Setting, count, peak_memory, time_all
 
 THESIS_PRESETS = ("monet", "monet_rn50", "monet_rn50_star")
@@ -89,24 +89,6 @@ def draw(profiles: Sequence[Profile], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def machine_name(setting: Setting) -> str:
-    """What the figures are of: the device, its threads and PyTorch's version."""
-    if setting.device.startswith("cuda"):
-        device = torch.cuda.get_device_name(setting.device)
-    else:
-        device = f"{_cpu_name()}, {setting.threads} threads"
-    return f"{device}, PyTorch {torch.__version__}"
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def parse(args: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -145,7 +127,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def write(profiles: Sequence[Profile], setting: Setting, folder: Path) -> None:
     """profile.json, profile.md and profile.png, and the table on the screen."""
-    machine = machine_name(setting)
+    machine = report.machine(setting.device, setting.threads)
     table = as_markdown(profiles, setting, machine)
     content = {"machine": machine, "setting": asdict(setting), "profiles": [asdict(profile) for profile in profiles]}
     with replacing(folder / "profile.json") as temporary:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import shlex
 import sys
@@ -210,15 +209,29 @@ def say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were made on."""
-    return {
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cpus": len(os.sched_getaffinity(0)),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+def machine(device: str | None = None, threads: int | None = None) -> str:
+    """What figures were made on: the GPU, or the CPU and its threads, and the versions of PyTorch and Python.
+
+    Args:
+        device: as PyTorch names it; None: a GPU where there is one.
+        threads: of a CPU; None: as many as PyTorch uses in this process.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{_cpu_name()}, {torch.get_num_threads() if threads is None else threads} threads"
+    return f"{name}, PyTorch {torch.__version__}, Python {platform.python_version()}"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def command_line(module: str, argv: Sequence[str] | None) -> str:
