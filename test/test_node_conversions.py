@@ -2,7 +2,10 @@
 
 import contextlib
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -15,7 +18,8 @@ from PIL import Image as PillowImage
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from monet_perception.nodes import conversions
+from monet_perception.nodes import bridge
+from monet_perception.nodes.calibration import to_intrinsics
 from monet_perception.nodes.conversions import (
     COLOUR_ENCODINGS,
     DEPTH_ENCODINGS,
@@ -23,7 +27,6 @@ from monet_perception.nodes.conversions import (
     check_compressed,
     compressed_to_rgb,
     image_message,
-    to_intrinsics,
     to_metres,
     to_rgb,
 )
@@ -219,11 +222,49 @@ def test_faults_of_camera_info_are_named(message, fault):
         to_intrinsics(message, 640, 480)
 
 
-def test_only_encodings_that_the_bridge_reads_right_go_through_it():
-    """Whatever cv_bridge is installed, or none: what it would read wrong is not left to it."""
-    for encoding in conversions._BRIDGED:
-        specification = (COLOUR_ENCODINGS | DEPTH_ENCODINGS)[encoding]
-        shape = (3, 4, specification.channels)
-        pixels = np.arange(np.prod(shape)).astype(specification.dtype).reshape(shape)
-        read = conversions._bridge.imgmsg_to_cv2(image_message(Header(), pixels, encoding))
-        np.testing.assert_array_equal(np.squeeze(read), np.squeeze(pixels))
+@pytest.mark.parametrize("encoding", sorted(COLOUR_ENCODINGS | DEPTH_ENCODINGS))
+def test_the_installed_bridge_reads_right_or_not_at_all(encoding):
+    specification = (COLOUR_ENCODINGS | DEPTH_ENCODINGS)[encoding]
+    shape = (3, 4, specification.channels)
+    pixels = np.arange(np.prod(shape)).astype(specification.dtype).reshape(shape)
+    message = image_message(Header(), pixels, encoding)
+    read = bridge.read_image(message, specification.dtype, specification.channels)
+    if read is not None:
+        np.testing.assert_array_equal(read, np.squeeze(pixels))
+
+
+BRIDGE = """
+import numpy as np
+
+class CvBridge:
+    def imgmsg_to_cv2(self, message):  # takes every image for 8 bit, as PyPI's port does 16UC1
+        print("asked for", message.encoding)
+        channels = {"rgb8": 3}.get(message.encoding, 1)
+        pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, -1, channels)
+        return pixels[..., 0] if channels == 1 else pixels
+"""
+READ_TWICE = """
+import numpy as np
+from std_msgs.msg import Header
+from monet_perception.nodes.conversions import image_message, to_metres, to_rgb
+
+print("imported")
+colours, depths = np.arange(60, dtype=np.uint8).reshape(4, 5, 3), np.arange(20, dtype=np.uint16).reshape(4, 5) * 1000
+for _ in range(2):
+    assert (to_rgb(image_message(Header(), colours, "rgb8")) == colours).all()
+    np.testing.assert_allclose(to_metres(image_message(Header(), depths, "16UC1")), depths / 1000)
+"""
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_bridge_is_tried_once_and_not_at_all_where_it_would_crash(tmp_path, compiled):
+    (tmp_path / "cv_bridge" / "boost").mkdir(parents=True)
+    (tmp_path / "cv_bridge" / "__init__.py").write_text(BRIDGE)
+    if compiled:
+        (tmp_path / "cv_bridge" / "boost" / "cv_bridge_boost.so").touch()
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-c", READ_TWICE]
+    run = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    asked = [] if compiled and np.lib.NumpyVersion(np.__version__) >= "2.0.0" else ["rgb8", "rgb8", "16UC1", "rgb8"]
+    assert run.stdout.splitlines() == ["imported", *(f"asked for {encoding}" for encoding in asked)]

@@ -6,7 +6,6 @@ node can count broken frames even while it is too busy to convert the good ones.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import sys
 from array import array
@@ -17,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from monet_perception.geometry import Intrinsics
+from monet_perception.nodes import bridge
 
 MAX_PIXELS = 2**26
 """Largest image that is unpacked, in pixels (67 million). A compressed image of a kilobyte may claim gigabytes."""
@@ -78,47 +77,6 @@ DEPTH_ENCODINGS: dict[str, _Encoding] = {
     "32FC1": _Encoding("f4", 1, None),
 }
 _DEPTH_ONLY = set(DEPTH_ENCODINGS) - set(COLOUR_ENCODINGS)
-
-
-def _load_bridge() -> Any:
-    """cv_bridge, where it is installed and can be used with this NumPy, else None.
-
-    ROS's cv_bridge is compiled; built for NumPy 1, it crashes the process under NumPy 2 (vision_opencv #535).
-    """
-    if importlib.util.find_spec("cv_bridge") is None:
-        return None
-    boost = importlib.util.find_spec("cv_bridge.boost.cv_bridge_boost")
-    compiled = boost is not None and not str(boost.origin).endswith(".py")
-    if compiled and int(np.__version__.split(".")[0]) >= 2:
-        return None
-    try:
-        from cv_bridge import CvBridge
-    except (ImportError, AttributeError):  # built for another NumPy, Python or OpenCV
-        return None
-    return CvBridge()
-
-
-def _trusted_encodings(bridge: Any) -> frozenset[str]:
-    """Encodings whose dense images this cv_bridge reads right, found by having it read one of each.
-
-    It has to be tried. PyPI's port to Python was measured to read 16UC1 as 8 bit, with OpenCV 5 to take rgb8 for nine
-    channels, and to call NumPy functions that NumPy 2 removed. No version was found that heeds row padding everywhere,
-    so padded images never go through it, and messages are never written by it.
-    """
-    if bridge is None:
-        return frozenset()
-    trusted = set()
-    for name, encoding in (COLOUR_ENCODINGS | DEPTH_ENCODINGS).items():
-        values = 60 * np.arange(4 * encoding.channels)
-        pixels = values.astype(encoding.dtype).reshape(2, 2, encoding.channels)
-        try:
-            read = bridge.imgmsg_to_cv2(image_message(Header(), pixels, name))
-        except Exception:  # whatever it raises, it isn't to be used
-            continue
-        expected = pixels[..., 0] if encoding.channels == 1 else pixels
-        if read.dtype == pixels.dtype and np.array_equal(read, expected):
-            trusted.add(name)
-    return frozenset(trusted)
 
 
 def check_image(message: Image) -> None:
@@ -216,42 +174,6 @@ def compressed_to_rgb(message: CompressedImage) -> NDArray[np.uint8]:
     return _rgb(pixels, cv2.COLOR_BGR2RGB)
 
 
-def check_camera_info(message: CameraInfo) -> None:
-    """Checks that a CameraInfo is a calibration.
-
-    Raises:
-        MessageError: as `to_intrinsics`, whatever the image's size.
-    """
-    to_intrinsics(message, *_described_size(message))
-
-
-def to_intrinsics(message: CameraInfo, width: int, height: int) -> Intrinsics:
-    """Pinhole intrinsics of an image of `width` x `height` pixels from its CameraInfo, with binning and roi applied.
-
-    Args:
-        message: its matrix P where it has one (a rectified camera), else K.
-        width, height: size of the image that the intrinsics are for.
-    Raises:
-        MessageError: not calibrated (zero focal length), numbers that aren't finite, or made for another size.
-    """
-    rectified = message.p[0] > 0
-    matrix = np.reshape(message.p, (3, 4))[:, :3] if rectified else np.reshape(message.k, (3, 3))
-    binning, region, size = _binning(message), message.roi, _described_size(message)
-    if size != (width, height):
-        raise MessageError(f"camera_info is for images of {size[0]}x{size[1]} pixels, the image has {width}x{height}")
-    try:
-        return Intrinsics(
-            fx=float(matrix[0, 0]) / binning[0],
-            fy=float(matrix[1, 1]) / binning[1],
-            cx=(float(matrix[0, 2]) - region.x_offset) / binning[0],
-            cy=(float(matrix[1, 2]) - region.y_offset) / binning[1],
-            width=width,
-            height=height,
-        )
-    except ValueError as error:
-        raise MessageError(f"camera_info is not a calibration: {error}") from error
-
-
 def image_message(header: Header, pixels: NDArray[Any], encoding: str) -> Image:
     """An Image message of an array.
 
@@ -280,18 +202,6 @@ def float_array(values: NDArray[np.floating], kind: str = "f") -> array[float]:
     data: array[float] = array(kind)
     data.frombytes(np.ascontiguousarray(values, np.dtype(kind)).tobytes())
     return data
-
-
-def _binning(message: CameraInfo) -> tuple[int, int]:
-    return max(1, message.binning_x), max(1, message.binning_y)
-
-
-def _described_size(message: CameraInfo) -> tuple[int, int]:
-    """Width and height in pixels of the images that a CameraInfo describes, after its roi and binning."""
-    horizontal, vertical = _binning(message)
-    full = message.roi.width == 0 or message.roi.height == 0
-    width, height = (message.width, message.height) if full else (message.roi.width, message.roi.height)
-    return width // horizontal, height // vertical
 
 
 def _known(message: Image, encodings: dict[str, _Encoding]) -> _Encoding:
@@ -327,8 +237,10 @@ def _pixels(message: Image, encoding: _Encoding) -> NDArray[Any]:
     size = message.height, message.width
     row_bytes = message.width * encoding.pixel_bytes
     dense = message.step == row_bytes and len(message.data) == message.height * row_bytes
-    if dense and message.encoding in _BRIDGED and not message.is_bigendian:
-        return _bridge.imgmsg_to_cv2(message)
+    if dense and not message.is_bigendian:
+        bridged = bridge.read_image(message, encoding.dtype, encoding.channels)
+        if bridged is not None:
+            return bridged
     stored = np.dtype(encoding.dtype).newbyteorder(">" if message.is_bigendian else "<")
     shape, strides = (*size, encoding.channels), (message.step, encoding.pixel_bytes, stored.itemsize)
     pixels = np.ndarray(shape, stored, buffer=message.data, strides=strides)
@@ -343,7 +255,3 @@ def _rgb(pixels: NDArray[Any], code: int) -> NDArray[Any]:
 
 def _high_byte(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
-
-
-_bridge = _load_bridge()
-_BRIDGED = _trusted_encodings(_bridge)

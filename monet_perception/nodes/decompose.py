@@ -21,6 +21,7 @@ from monet_perception.assessment import Assessment
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.decomposer import Decomposer
 from monet_perception.nodes import conversions, diagnostics
+from monet_perception.nodes.calibration import check_camera_info
 from monet_perception.nodes.conversions import MessageError
 from monet_perception.nodes.depth import NANOSECONDS, DepthMatcher
 from monet_perception.nodes.inputs import Inputs
@@ -253,7 +254,7 @@ class DecomposeNode(LifecycleNode):
 
     def _on_info(self, message: CameraInfo) -> None:
         try:
-            conversions.check_camera_info(message)
+            check_camera_info(message)
         except MessageError as error:
             self._depth_broken(error)
             return
