@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from monet_perception.files import replacing
 from monet_perception.networks import PRESETS
-from train.arguments import positive
 from train import report
+from train.arguments import positive
 from train.cost import Profile, Setting, count, peak_memory, time_all
 
 THESIS_PRESETS = ("monet", "monet_rn50", "monet_rn50_star")
