@@ -13,8 +13,6 @@ counts, and rates by CPU time stand beside those by the clock, so that neighbour
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import sys
 import tempfile
 import time
@@ -26,12 +24,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from monet_perception.networks import PRESETS, Monet, MonetConfig, monet_loss
+from monet_perception.networks import PRESETS, MonetConfig
+from train.cost import Setting, Timer
 from train.data.module import Batch, SceneData, SceneLoader
 from train.data.multi_object import ENTITIES, ObjectsRoom
 from train.data.source import Sample
 from train.data.store import Store
 from train.render import main as render
+from train.report import machine, write_json
 
 ROUNDS = 3
 BATCH = 64
@@ -111,24 +111,12 @@ def prepare_rate(path: Path, records: int) -> Rate:
     return best_rate(records, read)
 
 
-def training_rate(config: MonetConfig, store: Path, device: str, steps: int) -> Rate:
-    """Training steps on batches that are in memory already: images, loss, gradients, optimiser."""
-    images = torch.tensor(Store.open(store).images[:TRAINING_BATCH]).permute(0, 3, 1, 2).to(device)
-    images = images.float().div(255).contiguous(memory_format=torch.channels_last)
-    network = Monet(config).to(device).to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
-
-    def step() -> None:
-        optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16):
-            output = network(images)
-        monet_loss(output, images, config).total.mean().backward()
-        optimiser.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    step()  # memory is allocated and kernels are chosen in the first
-    return best_rate(TRAINING_BATCH, step, rounds=steps)
+def training_rate(config: MonetConfig, device: str, steps: int) -> Rate:
+    """Training steps on a batch that is in memory already: loss, gradients, optimiser."""
+    setting = Setting(device, "bf16", TRAINING_BATCH, config.image_size, steps, torch.get_num_threads())
+    timer = Timer(config, setting)
+    timer.training_step()  # memory is allocated and kernels are chosen in the first
+    return best_rate(TRAINING_BATCH, lambda: timer.seconds(timer.training_step), rounds=steps)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Rate]:
@@ -153,7 +141,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Rate]:
     size = Store.open(store).manifest.height
     for name, config in PRESETS.items():
         sized = MonetConfig.from_dict({**config.to_dict(), "image_size": size})
-        note(f"{TRAINING} {name}, {device}", training_rate(sized, store, device, options.steps))
+        note(f"{TRAINING} {name}, {device}", training_rate(sized, device, options.steps))
     return rates
 
 
@@ -198,14 +186,8 @@ def main() -> int:
         rates = measure(options, Path(folder))
     met = report(rates)
     if options.json:
-        machine = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
-        options.json.write_text(
-            json.dumps(
-                {"machine": machine, "images_per_second": {name: rate._asdict() for name, rate in rates.items()}},
-                indent=2,
-            )
-            + "\n"
-        )
+        found = {name: rate._asdict() for name, rate in rates.items()}
+        write_json(options.json, {"machine": machine(), "images_per_second": found})
     return 0 if met else 1
 
 
