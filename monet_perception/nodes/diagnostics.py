@@ -273,7 +273,7 @@ def _scene(situation: Situation, thresholds: Thresholds) -> _Finding:
     return OK, "the scene is explained", values
 
 
-def resident_memory() -> int:
-    """Bytes of physical memory that this process holds; 0 where the system doesn't tell."""
-    statm = Path("/proc/self/statm")
+def resident_memory(process: int | str = "self") -> int:
+    """Bytes of physical memory that a process holds, given by its id; 0 where the system doesn't tell."""
+    statm = Path(f"/proc/{process}/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
