@@ -34,7 +34,7 @@ COMMAND_ERRORS = (CheckpointError, StoreError, DeviceError, InferenceOptionError
 
 
 @dataclass(frozen=True)
-class Batch:
+class DecomposedBatch:
     """Some images of a store and what the network makes of them.
 
     Attributes:
@@ -61,7 +61,7 @@ def decompose_store(
     limit: int | None = None,
     reconstruct: bool = True,
     progress: Callable[[int], object] = lambda _: None,
-) -> Iterator[Batch]:
+) -> Iterator[DecomposedBatch]:
     """Decompose the first `limit` images (all, by default), in order.
 
     Args:
@@ -76,7 +76,7 @@ def decompose_store(
 
 def decompose_images(
     decomposer: Decomposer, store: Store, index: NDArray[np.int64], *, reconstruct: bool = True
-) -> Batch:
+) -> DecomposedBatch:
     """Decompose chosen images.
 
     Args:
@@ -90,7 +90,7 @@ def decompose_images(
     if store.labels is not None:
         height, width = decomposition.masks.shape[-2:]
         labels = np.stack([fit_labels(image, decomposition.roi, height, width) for image in store.labels[index]])
-    return Batch(index, labels, decomposition)
+    return DecomposedBatch(index, labels, decomposition)
 
 
 def one_of(batch: Decomposition, i: int) -> Decomposition:

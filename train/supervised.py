@@ -18,11 +18,12 @@ from monet_perception.networks import ConfigError, Monet, load_pretrained
 from monet_perception.networks.segmentation import SegmentationAttention
 from train.assignment import assign_slots, instance_targets, matched_loss, matching_cost
 from train.data.manifest import Manifest, StoreError
+from train.data.module import Batch
 from train.data.store import Store
 from train.metrics import SegmentationMetrics
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
-from train.task import Batch, ValidationOutput, network_config, unit_images
-from train.validation import NamedMeans, collect, first_visits, has_labels, scene_data
+from train.task import ValidationOutput, network_config, unit_images
+from train.validation import NamedMeans, collect, first_visits, scene_data
 
 DEFAULT_OPTIMISER = OptimiserOptions(name="adam", attention_lr=3e-4, schedule="cosine")
 
@@ -54,7 +55,7 @@ class SupervisedTask(LightningModule):
         data = scene_data(self.trainer)
         manifests = {store: Manifest.read(store) for store in (data.store, data.val_store or data.store)}
         for store, manifest in manifests.items():
-            if not has_labels(manifest):
+            if not manifest.has_labels:
                 raise StoreError(f"{store} has no labels; supervised training needs a store that has them")
         self.background_labels = manifests[data.store].background_labels
         self.val_background_labels = manifests[data.val_store or data.store].background_labels

@@ -19,16 +19,14 @@ from monet_perception.networks import (
     MonetOutput,
     load_pretrained,
 )
+from train.data.module import Batch
 from train.metrics import SegmentationMetrics, mean_squared_error
 from train.objective import Objective, ObjectiveOptions
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
-from train.validation import NamedMeans, collect, first_visits, has_labels, scene_data
+from train.validation import NamedMeans, collect, first_visits, scene_data
 
 BURGESS_OPTIMISER = OptimiserOptions()
 EQUATION_4_7 = ObjectiveOptions()
-
-Batch = dict[str, Tensor]
-"""images uint8 [B, 3, H, W], labels uint8 [B, H, W] where the store has them, index int64 [B]."""
 
 
 class ValidationOutput(TypedDict, total=False):
@@ -108,7 +106,7 @@ class MonetTask(LightningModule):
                 f"{self.config.image_size} x {self.config.image_size}: set --model.network.image_size or prepare the "
                 "store at the network's size"
             )
-        if has_labels(manifest):
+        if manifest.has_labels:
             self.scores = SegmentationMetrics(background_labels=manifest.background_labels).to(self.device)
         if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
             what = load_pretrained(self.network, self.pretrained)

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from train.data.manifest import Manifest
 from train.data.module import SceneData
 
 
@@ -55,11 +54,6 @@ def scene_data(trainer: Trainer) -> SceneData:
     data = cast(Any, trainer).datamodule
     assert isinstance(data, SceneData)
     return data
-
-
-def has_labels(manifest: Manifest) -> bool:
-    """Whether the store's images have labels."""
-    return "labels" in manifest.arrays
 
 
 def first_visits(trainer: Trainer, batch_idx: int, count: int) -> int:

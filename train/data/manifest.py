@@ -52,6 +52,11 @@ class Manifest(StoreDescription):
         described = {f.name: getattr(layout, f.name) for f in dataclasses.fields(StoreDescription)}
         return cls(**described, count=count, arrays=arrays, statistics=statistics)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the store's images have labels."""
+        return "labels" in self.arrays
+
     def to_json(self) -> str:
         """The contents of manifest.json."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import lightning
 import numpy as np
@@ -19,17 +19,14 @@ from train.data.sampler import EpochSampler, split_indices
 from train.data.store import Store
 
 
-class _BatchRequired(TypedDict):
+class Batch(TypedDict):
+    """What the loaders yield."""
+
     images: Tensor
     """uint8 [B, 3, H, W] in channels-last memory."""
     index: Tensor
     """int64 [B], places in the store."""
-
-
-class Batch(_BatchRequired, total=False):
-    """What the loaders yield."""
-
-    labels: Tensor
+    labels: NotRequired[Tensor]
     """uint8 [B, H, W], where the store has labels."""
 
 
@@ -110,10 +107,8 @@ class SceneLoader(DataLoader[Batch]):
 class SceneData(lightning.LightningDataModule):
     """Training and validation batches from stores.
 
-    Batches are dicts (see Batch): `images` uint8 [B, 3, H, W], `index` int64 [B], and where the store has them `labels`
-    uint8 [B, H, W].
-    Every epoch is a permutation that depends on `seed` and the epoch alone; a resumed run goes on with the next batch,
-    also in the middle of an epoch.
+    Batches are dicts, see Batch. Every epoch is a permutation that depends on `seed` and the epoch alone; a resumed run
+    goes on with the next batch, also in the middle of an epoch.
 
     Args:
         store: folder of the training store (`python -m train.prepare` and `python -m train.render` make them).
@@ -175,7 +170,12 @@ class SceneData(lightning.LightningDataModule):
         self.train_set, self.val_set = StoreDataset(store), StoreDataset(val_store)
 
     def train_dataloader(self) -> SceneLoader:
-        """Shuffled, full batches only (all of them have one shape), sharded over the processes of a distributed run."""
+        """Shuffled, full batches only (all of them have one shape), sharded over the processes of a distributed run.
+
+        Raises:
+            StoreError: the store has fewer images for training than a batch of every process.
+            RuntimeError: `setup` wasn't called.
+        """
         dataset = self._part(self.train_set)
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(len(dataset), self.seed, rank=rank, processes=processes)
@@ -189,7 +189,11 @@ class SceneData(lightning.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> SceneLoader | list[SceneLoader]:
-        """In the store's order; [] where no image is set apart for validation."""
+        """In the store's order; [] where no image is set apart for validation.
+
+        Raises:
+            RuntimeError: `setup` wasn't called.
+        """
         dataset = self._part(self.val_set)
         return SceneLoader(dataset, shuffle=False, **self._options()) if len(dataset) else []
 

@@ -62,7 +62,8 @@ def _icosahedron() -> Triangles:
     return _hull(np.array([np.roll(corner, turn) for corner in corners for turn in range(3)], float))
 
 
-def _torus(around: int = 24, across: int = 12, thickness: float = 0.36) -> Triangles:
+def _torus() -> Triangles:
+    around, across, thickness = 24, 12, 0.36
     turn, roll = np.meshgrid(
         2 * np.pi * np.arange(around) / around, 2 * np.pi * np.arange(across) / across, indexing="ij"
     )
