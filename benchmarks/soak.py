@@ -10,74 +10,41 @@ test is the real one with a Decomposer that raises, on SIGUSR1, what a lost GPU 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import os
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from monet_perception_msgs.msg import SlotArray
+from monet_perception_msgs.srv import DecodeSlots
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
-from benchmarks.latency import PROFILE, checkpoint_for_timing, picture, process, resident
+from benchmarks.node_process import PROFILE, checkpoint_for_timing, picture, process, use_dds, wait, wait_until
+from benchmarks.soak_node import FAULT
+from benchmarks.soak_report import PATIENCE, Record, report
+from monet_perception.nodes.conversions import image_message
+from monet_perception.nodes.diagnostics import resident_memory
 
 RATE = 15.0
 SAMPLE = 2.0
 """Seconds between two samples of memory and counts."""
-PATIENCE = 60.0
-"""Seconds after which what was waited for counts as missed."""
 LOSSLESS = [
     *("-p", "qos_overrides./image.subscription.reliability:=reliable"),
     *("-p", "qos_overrides./image.subscription.depth:=1000"),
 ]
-
-
-def run_node(arguments: list[str]) -> None:
-    """The node under test, with a device that fails on SIGUSR1."""
-    from monet_perception.decomposer import Decomposer
-    from monet_perception.nodes.decompose import DecomposeNode
-    from monet_perception.nodes.process import ros, spin
-
-    class FailingDecomposer(Decomposer):
-        """Fails once for each signal."""
-
-        due = 0
-
-        def __call__(self, *arguments: Any, **options: Any) -> Any:
-            if FailingDecomposer.due:
-                FailingDecomposer.due -= 1
-                raise RuntimeError("CUDA error: an illegal memory access was encountered (injected)")
-            return super().__call__(*arguments, **options)
-
-    def fail(*_: Any) -> None:
-        FailingDecomposer.due += 1
-
-    signal.signal(signal.SIGUSR1, fail)
-    with ros(arguments) as stop:
-        node = DecomposeNode(FailingDecomposer)
-        spin(node, stop.is_set)
-        node.destroy_node()
-
-
-@dataclass
-class Record:
-    """What happened; times in seconds since the beginning."""
-
-    sent: int = 0
-    malformed: int = 0
-    errors: int = 0
-    recoveries: list[float] = field(default_factory=list)
-    missed: int = 0
-    refused: int = 0
-    wrongly_set: int = 0
-    decoded: int = 0
-    samples: list[dict[str, float]] = field(default_factory=list)
-    latencies: list[tuple[float, float]] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
 
 
 class Soak:
@@ -89,14 +56,6 @@ class Soak:
     """
 
     def __init__(self, process_id: int, seed: int) -> None:
-        import rclpy
-        from diagnostic_msgs.msg import DiagnosticArray
-        from monet_perception_msgs.srv import DecodeSlots
-        from rcl_interfaces.srv import SetParametersAtomically
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.qos import QoSProfile
-        from sensor_msgs.msg import Image
-
         rclpy.init()
         self.record = Record()
         self._process_id = process_id
@@ -141,7 +100,7 @@ class Soak:
                 if now >= due[name]:
                     happen()
                     due[name] = time.monotonic() + interval
-            self._wait(next_frame - time.monotonic())
+            wait(self._executor, next_frame - time.monotonic())
             next_frame = max(next_frame + 1 / RATE, time.monotonic() - 1 / RATE)
             self._send()
             self._watch_recovery()
@@ -149,10 +108,6 @@ class Soak:
         self._sample()
 
     def _send(self) -> None:
-        from std_msgs.msg import Header
-
-        from monet_perception.nodes.conversions import image_message
-
         frame = self._frames[self.record.sent % len(self._frames)]
         message = image_message(Header(frame_id="camera", stamp=self._node.get_clock().now().to_msg()), frame, "rgb8")
         if self.record.sent % 12 == 5:
@@ -180,9 +135,6 @@ class Soak:
             self._error_at = None
 
     def _change_parameter(self) -> None:
-        from rcl_interfaces.srv import SetParametersAtomically
-        from rclpy.parameter import Parameter
-
         good = [
             ("mask_encoding", "32FC1"), ("mask_encoding", "mono8"), ("publish_reconstructions", False),
             ("publish_reconstructions", True), ("min_area", 0.01), ("min_area", 0.002), ("overlay_size", 320),
@@ -198,11 +150,12 @@ class Soak:
         self.record.wrongly_set += wrong == successful
 
     def _decode(self) -> None:
-        from monet_perception_msgs.srv import DecodeSlots
-
+        """Decodes two latents. While the device fails, a refusal that says so is an answer too."""
+        self.record.decode_requests += 1
         future = self._decoding.call_async(DecodeSlots.Request(count=2, latents=[0.0] * 32))
-        self._until(future.done)
-        self.record.decoded += bool(future.result().success)
+        with contextlib.suppress(TimeoutError):
+            wait_until(self._executor, future.done, PATIENCE, "decode_slots doesn't answer")
+            self.record.decode_answers += future.result().success or FAULT in future.result().message
 
     def _change_listeners(self) -> None:
         for name in ("overlay", "labels", "error"):
@@ -215,15 +168,12 @@ class Soak:
         for name in list(self._listening):
             self._ignore(name)
         self._until(lambda: self._camera.get_subscription_count() == 0)
-        self._wait(2.0)
+        wait(self._executor, 2.0)
         self._listen("slots")
         self._connected()
         self._error_at = None if self._error_at is None else time.monotonic()
 
     def _listen(self, name: str) -> None:
-        from monet_perception_msgs.msg import SlotArray
-        from sensor_msgs.msg import Image
-
         kind, callback = (SlotArray, self._on_slots) if name == "slots" else (Image, lambda message: None)
         self._listening[name] = self._node.create_subscription(kind, f"scene/{name}", callback, 10)
 
@@ -232,18 +182,18 @@ class Soak:
 
     def _connected(self) -> None:
         self._until(lambda: self._camera.get_subscription_count() == 1)
-        self._wait(0.5)
+        wait(self._executor, 0.5)
 
     def _settle(self) -> None:
         """Waits until the node has accounted for all that was sent."""
-        self._wait(1.0)
+        wait(self._executor, 1.0)
         reports = self.reports
         self._until(lambda: self.reports >= reports + 2)
 
     def _sample(self) -> None:
         seconds = time.monotonic() - self._begin
         self.record.samples.append(
-            {"seconds": seconds, "memory (MB)": resident(self._process_id), **self.record.counts}
+            {"seconds": seconds, "memory (MB)": resident_memory(self._process_id) / 1e6, **self.record.counts}
         )
 
     def _on_slots(self, message: Any) -> None:
@@ -258,108 +208,23 @@ class Soak:
         names = ("received", "answered", "dropped", "broken", "failed", "recoveries")
         self.record.counts = {name: int(values[name]) for name in names}
 
-    def _wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
-
     def _until(self, true: Callable[[], Any]) -> None:
-        end = time.monotonic() + 3 * PATIENCE
-        while not true():
-            if time.monotonic() > end:
-                raise TimeoutError("the node doesn't answer")
-            self._executor.spin_once(timeout_sec=0.05)
-
-
-def verdicts(record: Record) -> list[tuple[str, str, bool]]:
-    """What issue 7 asks for: name, value, whether it holds."""
-    memory = np.array([sample["memory (MB)"] for sample in record.samples])
-    quarter = max(1, len(memory) // 4)
-    # The first quarter is left out: caches and the allocator's arenas fill up while things happen for the first time.
-    early, late = float(np.median(memory[quarter : 2 * quarter])), float(np.median(memory[-quarter:]))
-    growth = late / early - 1
-    counts = record.counts
-    accounted = counts["answered"] + counts["dropped"] + counts["broken"] + counts["failed"]
-    slowest = max(record.recoveries, default=float("nan"))
-    return [
-        ("memory, last quarter to second", f"{early:.0f} -> {late:.0f} MB, {growth:+.2%}", abs(growth) <= 0.02),
-        ("frames sent, received, accounted for", f"{record.sent}, {counts['received']}, {accounted}",
-         record.sent == counts["received"] == accounted),
-        ("malformed sent, counted", f"{record.malformed}, {counts['broken']}", record.malformed == counts["broken"]),
-        ("device errors, recoveries seen, missed", f"{record.errors}, {len(record.recoveries)}, {record.missed}",
-         record.missed == 0),
-        ("slowest recovery", f"{slowest:.1f} s", not slowest > PATIENCE),
-        ("wrong parameters refused, accepted", f"{record.refused}, {record.wrongly_set}", record.wrongly_set == 0),
-    ]  # fmt: skip
-
-
-def plot(record: Record, path: Path) -> None:
-    """Memory, latency and counts over time."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(3, 1, figsize=(9, 8), sharex=True, layout="constrained")
-    minutes = np.array([sample["seconds"] for sample in record.samples]) / 60
-    axes[0].plot(minutes, [sample["memory (MB)"] for sample in record.samples])
-    axes[0].set(ylabel="memory (MB)", title="decompose under load, faults and change", ylim=(0, None))
-    when, latency = np.array(record.latencies).T if record.latencies else (np.zeros(0), np.zeros(0))
-    axes[1].semilogy(when / 60, 1000 * latency, ".", markersize=1)
-    axes[1].set(ylabel="latency (ms)")
-    for name in ("answered", "dropped", "broken", "failed"):
-        axes[2].plot(minutes, [sample.get(name, 0) for sample in record.samples], label=name)
-    axes[2].set(ylabel="frames", xlabel="time (min)")
-    axes[2].legend()
-    for axis in axes:
-        axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
-
-
-def report(record: Record, folder: Path) -> bool:
-    """Prints a table and writes files; whether all holds."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{record.samples[-1]['seconds'] / 60:.1f} minutes, load {os.getloadavg()[0]:.1f}")
-    for column in ("", "value", ""):
-        table.add_column(column)
-    found = verdicts(record)
-    for name, value, holds in found:
-        table.add_row(name, value, "yes" if holds else "NO")
-    console = Console()
-    console.print(table)
-    folder.mkdir(parents=True, exist_ok=True)
-    plot(record, folder / "soak.png")
-    content = {
-        "verdicts": {name: value for name, value, _ in found},
-        "counts": record.counts,
-        "samples": record.samples,
-    }
-    (folder / "soak.json").write_text(json.dumps(content, indent=1))
-    console.print(f"wrote {folder / 'soak.png'} and soak.json")
-    return all(holds for *_, holds in found)
+        wait_until(self._executor, true, 3 * PATIENCE, "the node doesn't answer")
 
 
 def main() -> int:
     """Returns 0 if all limits hold."""
-    if "--as-node" in sys.argv:
-        sys.argv.remove("--as-node")
-        run_node(sys.argv)
-        return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
     options = parser.parse_args()
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    os.environ.setdefault("ROS_DOMAIN_ID", "88")
-    os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
+    use_dds(88, str(PROFILE))
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = options.checkpoint or checkpoint_for_timing(Path(folder))
         arguments = ["--ros-args", "-p", f"checkpoint:={checkpoint}", "-p", "diagnostics_period:=0.5", *LOSSLESS]
-        with process("-m", "benchmarks.soak", "--as-node", *arguments) as node:
+        with process("-c", "from benchmarks.soak_node import run; run()", *arguments) as node:
             soak = Soak(node.pid, options.seed)
             soak.run(60 * options.minutes)
             ended = node.poll()
