@@ -264,9 +264,8 @@ def message_observations(message: Any, camera: Array) -> list[Observation]:
     for slot in message.slots:
         if slot.track_id < 0 or not len(slot.centroid) or background[slot.index]:
             continue
-        geometry = SlotGeometry(
-            np.array(slot.centroid), np.array(slot.covariance).reshape(3, 3), np.array(slot.extent), points=0
-        )
+        covariance = np.array(slot.covariance).reshape(3, 3)
+        geometry = SlotGeometry(np.array(slot.centroid), covariance, np.array(slot.extent))
         observations.append(to_world(camera, slot.track_id, geometry, slot.latent_mean, slot.latent_log_sigma))
     return observations
 

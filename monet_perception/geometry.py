@@ -89,13 +89,11 @@ class SlotGeometry:
         covariance: [3, 3], of the error of `centroid`; symmetric and positive definite.
         extent: [3], size of the axis-aligned box around the object: its visible width and height, and as depth the
             larger of what was seen and of what the width suggests.
-        points: number of depth pixels that went in.
     """
 
     centroid: Array
     covariance: Array
     extent: Array
-    points: int
 
 
 def back_project(roi: Region, shape: tuple[int, int], depth: ArrayLike, intrinsics: Intrinsics) -> Array:
@@ -237,7 +235,7 @@ def _geometry(points: Array, mask: NDArray[np.floating], background: bool, hidde
     covariance += np.diag([1e-6, 1e-6, 0.0]) + _depth_sigma(surface[2]) ** 2 * np.outer(ray, ray)  # 1 mm: full rank
     extent[2] = max(extent[2], width)
     covariance = (covariance + covariance.T) / 2  # to the last bit, as filters like it
-    return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent, len(points))
+    return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent)
 
 
 def _near_surface(z: Array, weights: Array) -> NDArray[np.bool_]:

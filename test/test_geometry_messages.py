@@ -34,7 +34,7 @@ def a_scene(seed: int = 0):
 def geometry(x: float = 0.0) -> SlotGeometry:
     spread = Rotation.from_euler("xyz", [0.3, 0.5, 0.7]).as_matrix()
     covariance = spread @ np.diag([0.01, 0.04, 0.09]) @ spread.T
-    return SlotGeometry(np.array([x, 0.2, 2.0]), covariance, np.array([0.3, 0.4, 0.0]), 50)
+    return SlotGeometry(np.array([x, 0.2, 2.0]), covariance, np.array([0.3, 0.4, 0.0]))
 
 
 def through_the_wire(message, kind):
@@ -134,7 +134,7 @@ def test_a_track_keeps_its_colour():
 def test_the_ellipsoid_is_the_covariance(seed):
     root = np.random.default_rng(seed).normal(size=(3, 3))
     covariance = root @ root.T + 0.01 * np.eye(3)
-    slot = SlotGeometry(np.zeros(3), covariance, np.ones(3), 9)
+    slot = SlotGeometry(np.zeros(3), covariance, np.ones(3))
     marker = next(m for m in build_markers(HEADER, [0], [slot]).markers if m.ns == UNCERTAINTY)
     q, scale = marker.pose.orientation, marker.scale
     axes = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()

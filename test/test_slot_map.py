@@ -138,7 +138,7 @@ def test_covariances_stay_symmetric_and_positive(seed):
 
 def test_a_slot_moves_into_the_world_with_its_covariance():
     camera = look_at((1.0, 2.0, 0.5), (4.0, 2.0, 0.5))  # looks along x
-    geometry = SlotGeometry(np.array([0.0, 0.0, 2.0]), np.diag([0.01, 0.02, 0.03]), np.ones(3), 10)
+    geometry = SlotGeometry(np.array([0.0, 0.0, 2.0]), np.diag([0.01, 0.02, 0.03]), np.ones(3))
     observation = to_world(camera, 3, geometry, np.zeros(2), np.zeros(2))
     np.testing.assert_allclose(observation.position, [3.0, 2.0, 0.5], atol=1e-12)
     np.testing.assert_allclose(observation.covariance, np.diag([0.03, 0.01, 0.02]), atol=1e-12)
