@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
+from monet_perception.files import replacing
 from monet_perception.palette import track_colours
 from monet_perception.recording import TrueObject
 
@@ -103,8 +104,8 @@ def draw_map(
     axes.plot([], [], "+", color="tab:red", label="landmark, 90 % ellipse")
     figure.legend(loc="outside lower center", ncols=3)
     axes.autoscale_view()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def _draw_landmark(axes: Axes, index: int, landmark: Landmark, colour: NDArray[np.float64]) -> None:
