@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+PATIENCE = 10.0
+"""Seconds that the item in work may take when the thread is stopped."""
+
 
 @dataclass
 class NewestFirstWorker[Item]:
@@ -44,11 +47,9 @@ class NewestFirstWorker[Item]:
             self._change.notify()
         return overtaken
 
-    def stop(self, timeout: float = 10.0) -> int:
-        """Ends the thread after the item in work.
+    def stop(self) -> int:
+        """Ends the thread after the item in work, for which it waits at most `PATIENCE` seconds.
 
-        Args:
-            timeout: seconds to wait for that item.
         Returns:
             How many waiting items were dropped, 0 or 1.
         """
@@ -58,7 +59,7 @@ class NewestFirstWorker[Item]:
             self._waiting = None
             self._change.notify()
         if self._thread is not None:
-            self._thread.join(timeout)
+            self._thread.join(PATIENCE)
             self._thread = None
         return dropped
 
