@@ -141,7 +141,7 @@ class Timer:
             torch.cuda.synchronize()
 
 
-def time_all(profiles: Sequence[Profile], setting: Setting, progress: bool = True) -> None:
+def time_all(profiles: Sequence[Profile], setting: Setting) -> None:
     """Fills in times; presets of one number of slots are measured turn by turn."""
     for slots in sorted({profile.slots for profile in profiles}):
         group = [profile for profile in profiles if profile.slots == slots]
@@ -149,7 +149,7 @@ def time_all(profiles: Sequence[Profile], setting: Setting, progress: bool = Tru
         training: list[list[float]] = [[] for _ in group]
         inference: list[list[float]] = [[] for _ in group]
         rounds = range(-WARM_UP_STEPS, setting.repeats)
-        for turn in tqdm(rounds, desc=f"K = {slots}", disable=not progress, file=sys.stderr):
+        for turn in tqdm(rounds, desc=f"K = {slots}", file=sys.stderr):
             for index, timer in enumerate(timers):
                 seconds = timer.seconds(timer.training_step), timer.seconds(timer.inference)
                 if turn >= 0:
