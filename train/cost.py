@@ -1,10 +1,11 @@
 """What the networks cost: parameters, FLOP, time and memory of one preset at one number of slots."""
 
+import multiprocessing
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -166,17 +167,17 @@ def peak_memory(preset: str, slots: int, setting: Setting, training: bool) -> in
 
     On a GPU what PyTorch's allocator held; on a CPU the peak of the process's resident memory, less what it had before
     the network was built.
+
+    Raises:
+        BrokenProcessPool: the process was killed, most likely for want of memory.
+        torch.OutOfMemoryError: the GPU has too little.
     """
-    arguments = f"{preset!r}, {slots}, {replace(setting, batch_size=1)!r}, {training}"
-    call = f"from train.cost import Setting, measure_memory; print(measure_memory({arguments}))"
-    result = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"measuring the memory of {preset} failed: {result.stderr.strip().splitlines()[-1]}")
-    return int(result.stdout)
+    # Spawned: a forked process would share this one's memory, and CUDA doesn't survive a fork.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measure_memory, preset, slots, replace(setting, batch_size=1), training).result()
 
 
-def measure_memory(preset: str, slots: int, setting: Setting, training: bool) -> int:
-    """What `peak_memory` runs in its process."""
+def _measure_memory(preset: str, slots: int, setting: Setting, training: bool) -> int:
     torch.set_num_threads(setting.threads)
     before = _resident_memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew: imports had theirs

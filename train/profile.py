@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from monet_perception.files import replacing
@@ -71,8 +72,6 @@ def _cell(value: float | None, scale: float, style: str) -> str:
 
 def draw(profiles: Sequence[Profile], path: Path) -> None:
     """Figure 5.12: attention FLOP over the number of slots, and the time of a training step where it was measured."""
-    from matplotlib.figure import Figure
-
     timed = any(profile.training_seconds is not None for profile in profiles)
     figure = Figure(figsize=(9 if timed else 5, 3.6), layout="constrained")
     axes = figure.subplots(1, 2 if timed else 1, squeeze=False)[0]
