@@ -12,6 +12,9 @@ from torchvision.utils import make_grid, save_image
 from monet_perception.networks import MonetOutput
 from monet_perception.palette import track_colours
 
+SHOWN = 8
+"""Images in a picture."""
+
 
 def decomposition_grid(images: Tensor, log_masks: Tensor, reconstructions: Tensor | None = None) -> Tensor:
     """A row for each image: the image, its reconstruction, its segments in colour, and each slot on white.
@@ -34,16 +37,14 @@ def decomposition_grid(images: Tensor, log_masks: Tensor, reconstructions: Tenso
 
 
 class DecompositionPictures(Callback):
-    """Shows the first validation images as the network sees them.
+    """Shows the first `SHOWN` validation images as the network sees them.
 
     Args:
         folder: Where `step_<step>.png` goes.
-        count: Number of images.
     """
 
-    def __init__(self, folder: Path, count: int = 8) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.count = count
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
@@ -53,9 +54,9 @@ class DecompositionPictures(Callback):
             return
         output = outputs.get("output")
         grid = decomposition_grid(
-            outputs["images"][: self.count],
-            outputs["log_masks"][: self.count],
-            output.reconstructions[: self.count] if isinstance(output, MonetOutput) else None,
+            outputs["images"][:SHOWN],
+            outputs["log_masks"][:SHOWN],
+            output.reconstructions[:SHOWN] if isinstance(output, MonetOutput) else None,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
         save_image(grid, self.folder / f"step_{trainer.global_step:07d}.png")

@@ -7,17 +7,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+LOSS_STEPS = 20
+"""Steps after which the loss beside the bar is renewed; reading it waits for the device."""
+
 
 class RunProgress(ProgressBar):
-    """One bar for the run, where Lightning's start anew every epoch; a line every half minute where no terminal is.
+    """One bar for the run, where Lightning's start anew every epoch; a line every half minute where no terminal is."""
 
-    Args:
-        loss_steps: Steps after which the loss beside the bar is renewed; reading it waits for the device.
-    """
-
-    def __init__(self, loss_steps: int = 20) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.loss_steps = loss_steps
         self._bar: tqdm | None = None
         self.is_enabled = True
 
@@ -43,7 +41,7 @@ class RunProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert self._bar is not None
-        if trainer.global_step % self.loss_steps == 0:
+        if trainer.global_step % LOSS_STEPS == 0:
             values = {name.removeprefix("train/"): float(value) for name, value in trainer.progress_bar_metrics.items()}
             self._bar.set_postfix(values, refresh=False)
         self._bar.update(trainer.global_step - self._bar.n)

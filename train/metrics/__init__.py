@@ -4,12 +4,10 @@ from train.metrics.segmentation import (
     SegmentationMetrics,
     image_scores,
     mean_squared_error,
-    overlaps,
 )
 
 __all__ = [
     "SegmentationMetrics",
     "image_scores",
     "mean_squared_error",
-    "overlaps",
 ]

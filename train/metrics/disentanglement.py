@@ -23,6 +23,9 @@ from sklearn.svm import LinearSVC
 Floats = NDArray[np.float64]
 BINS_OF_LATENTS = 20  # Locatello et al. 2019, for MIG
 BINS_OF_FACTORS = 10
+TRAINING_VOTES = 10_000  # Locatello et al. 2019, for the majority vote of the FactorVAE score
+EVALUATION_VOTES = 5_000
+SAMPLES_OF_A_VOTE = 64
 MIN_SAMPLES = 100
 ACTIVE_RANGE = 1 / 20  # Hsu et al. 2023: a latent whose range is below this share of the widest one is inactive
 
@@ -145,6 +148,13 @@ def dci(codes: Floats, factors: Sequence[Factor], *, seed: int = 0) -> Dci:
 
     A latent's disentanglement is one minus the entropy of its importance over factors; a factor's completeness is one
     minus the entropy of its importance over latents; both are weighted by their share of the whole importance.
+
+    Args:
+        codes: [N, L], finite.
+        factors: of the same N samples, each with two known values or more; `disentanglement_scores` leaves out others.
+        seed: of the split, two thirds to one, and of the trees.
+    Raises:
+        ValueError: a factor has too few known samples to be divided, or a part of them holds one category alone.
     """
     importance = np.zeros((codes.shape[1], len(factors)))
     quality: dict[str, float] = {}
@@ -167,6 +177,12 @@ def mutual_information_gap(codes: Floats, factors: Sequence[Factor]) -> float:
     """MIG (Chen et al. 2018): how much more the best latent knows of a factor than the second best, over its entropy.
 
     The mutual information is that of histograms with 20 bins a latent (Locatello et al. 2019).
+
+    Args: as `dci`.
+    Returns:
+        Mean over factors, in [0, 1].
+    Raises:
+        ZeroDivisionError: a factor has one class alone.
     """
     gaps = []
     for factor in factors:
@@ -181,6 +197,12 @@ def separated_attribute_predictability(codes: Floats, factors: Sequence[Factor],
     """SAP (Kumar et al. 2018): how much better the best single latent predicts a factor than the second best.
 
     Predicts by a line (R2) for continuous factors, by a linear support vector machine (held-out accuracy) for classes.
+
+    Args: as `dci`.
+    Returns:
+        Mean over factors, in [0, 1].
+    Raises:
+        ValueError: as `dci`.
     """
     gaps = []
     for factor in factors:
@@ -189,21 +211,14 @@ def separated_attribute_predictability(codes: Floats, factors: Sequence[Factor],
     return float(np.mean(gaps))
 
 
-def factor_vae_score(
-    codes: Floats,
-    factors: Sequence[Factor],
-    *,
-    seed: int = 0,
-    votes: tuple[int, int] = (10_000, 5_000),
-    group: int = 64,
-) -> float:
+def factor_vae_score(codes: Floats, factors: Sequence[Factor], *, seed: int = 0) -> float:
     """FactorVAE score (Kim and Mnih 2018): can the fixed factor be told from the latent that varies least?
 
     Groups of samples that share a factor's class are drawn from the data, since nothing new can be rendered here.
 
-    Args:
-        votes: for the majority vote and for its evaluation.
-        group: samples of one vote.
+    Args: as `dci`; the seed is that of the votes.
+    Returns:
+        In [0, 1]; 0 where no latent varies.
     """
     random = np.random.default_rng(seed)
     variance = codes.var(axis=0, ddof=1)
@@ -211,7 +226,7 @@ def factor_vae_score(
     if not alive.any():
         return 0.0
     normalised = codes[:, alive] / np.sqrt(variance[alive])
-    training, evaluation = (_votes(normalised, factors, n, group, random) for n in votes)
+    training, evaluation = (_votes(normalised, factors, n, random) for n in (TRAINING_VOTES, EVALUATION_VOTES))
     winner = training.argmax(axis=1)
     return float(evaluation[np.arange(len(winner)), winner].sum() / evaluation.sum())
 
@@ -223,6 +238,10 @@ def infomec(codes: Floats, factors: Sequence[Factor], *, seed: int = 0) -> InfoM
     Modularity asks whether each active latent knows of one factor, compactness whether each factor is known to one
     active latent; 0 is what an even spread would score. Explicitness is the share of a factor's entropy that a linear
     classifier takes away. Where it is near 0, the other two are ratios of noise and say nothing.
+
+    Args: as `dci`; the seed is that of the noise that breaks ties between neighbours.
+    Raises:
+        ValueError: a factor has one class alone, or none with two samples.
     """
     spread = codes.std(axis=0)
     scaled = (codes - codes.mean(axis=0)) / np.where(spread > 0, spread, 1)
@@ -302,9 +321,7 @@ def _predictability(code: Floats, factor: Factor, seed: int) -> float:
     return float(model.score(test_x, test_y))
 
 
-def _votes(
-    normalised: Floats, factors: Sequence[Factor], count: int, group: int, random: np.random.Generator
-) -> NDArray[np.int64]:
+def _votes(normalised: Floats, factors: Sequence[Factor], count: int, random: np.random.Generator) -> NDArray[np.int64]:
     """[L, F], how often each latent varied least while each factor was fixed."""
     votes = np.zeros((normalised.shape[1], len(factors)), dtype=np.int64)
     for column, drawn in enumerate(random.multinomial(count, np.full(len(factors), 1 / len(factors)))):
@@ -314,7 +331,7 @@ def _votes(
             members = known[classes == label]
             if len(members) < 2:  # a variance needs two
                 continue
-            samples = normalised[random.choice(members, (times, group))]
+            samples = normalised[random.choice(members, (times, SAMPLES_OF_A_VOTE))]
             votes[:, column] += np.bincount(samples.var(axis=1).argmin(axis=1), minlength=len(votes))
     return votes
 

@@ -73,20 +73,13 @@ def image_scores(labels: Tensor, predicted: Tensor, background_labels: int, min_
     )
 
 
-def overlaps(labels: Tensor, predicted: Tensor) -> Tensor:
-    """IoU of every true region with every predicted segment.
-
-    Args: as `image_scores`.
-    Returns:
-        [B, G, P] float64; G and P are one more than the largest label and slot met, absent ones overlap nothing.
-    """
-    return _overlaps(_contingency(labels, predicted))
-
-
 def mean_squared_error(images: Tensor, reconstructions: Tensor) -> Tensor:
     """Mean over channels and pixels of the squared difference (thesis, section 5.2): [B, ...] twice -> [B] float64.
 
     Both in [0, 1]; uint8 images are divided by 255.
+
+    Raises:
+        ValueError: shapes differ.
     """
     if images.shape != reconstructions.shape:
         raise ValueError(f"images {tuple(images.shape)} and reconstructions {tuple(reconstructions.shape)} differ")
@@ -164,6 +157,7 @@ def _contingency(labels: Tensor, predicted: Tensor) -> Tensor:
 
 
 def _overlaps(table: Tensor) -> Tensor:
+    """IoU of every true region with every slot: [B, G, P] float64; absent ones overlap nothing."""
     union = table.sum(dim=2, keepdim=True) + table.sum(dim=1, keepdim=True) - table
     return table.double() / union.clamp(min=1)
 
