@@ -197,7 +197,14 @@ class RunCLI(LightningCLI):
         return callbacks
 
     def fit(self) -> None:
-        """Trains, from the run's checkpoint if it resumes and has one."""
+        """Trains, from the run's checkpoint if it resumes and has one.
+
+        Raises:
+            RunError: the checkpoint is of another network, or the last one was not written.
+            StoreError, ConfigError, PretrainedError: of the data's and the task's `setup`.
+            NonFiniteLoss, CheckpointError: the loss or a weight is not finite.
+            SIGTERMException: the run was told to end, and has saved itself.
+        """
         resume = self.config["resume"] and self.checkpoint.exists()
         if self.config["resume"] and not resume:
             rank_zero_info(f"{self.checkpoint} does not exist yet: the run starts from the beginning")

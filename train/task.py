@@ -98,7 +98,13 @@ class MonetTask(LightningModule):
     # ---- set-up
 
     def setup(self, stage: str) -> None:
-        """Checks the data against the network and loads pre-trained weights, unless a checkpoint's are due."""
+        """Checks the data against the network and loads pre-trained weights, unless a checkpoint's are due.
+
+        Raises:
+            StoreError: the store can't be read.
+            ConfigError: its images have another size than the network takes.
+            PretrainedError: the pre-trained weights can't be read, or don't fit.
+        """
         manifest = scene_data(self.trainer).manifest
         if (manifest.height, manifest.width) != (self.config.image_size,) * 2:
             raise ConfigError(

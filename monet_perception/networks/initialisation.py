@@ -16,6 +16,9 @@ def variance_bound(layer: nn.Module, heuristic: Literal["default", "kaiming"]) -
     The thesis calls the latter's divisor "the number of output features". For convolutions this is read as He et al.
     and PyTorch define it, output channels times kernel area: with output channels alone the untrained MONet-RN50 starts
     at a loss of 4e14, with the kernel's area at 2e5, and only the second trains.
+
+    Raises:
+        TypeError: the layer is neither linear nor convolutional.
     """
     if isinstance(layer, nn.Linear):
         fan_in, fan_out = layer.in_features, layer.out_features
@@ -31,6 +34,9 @@ def initialise(module: nn.Module, heuristic: Literal["default", "kaiming"]) -> N
     """Draws every linear and convolutional weight from N(0, sqrt(k / 3)) cut at +-sqrt(k); biases become zero.
 
     Call it before pre-trained weights are loaded: it knows no layer to spare.
+
+    Raises:
+        ValueError: the heuristic is unknown.
     """
     if heuristic not in ("default", "kaiming"):
         raise ValueError(f"initialisation {heuristic!r} is unknown; choose 'default' or 'kaiming'")
