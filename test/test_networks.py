@@ -23,8 +23,9 @@ from monet_perception.networks import (
     monet_loss,
 )
 from monet_perception.networks.component_vae import Broadcast
+from monet_perception.networks.monet import make_attention
 from monet_perception.networks.scope import scope_step, softmax_masks, stick_breaking
-from monet_perception.networks.segmentation import WIDE, TransposedConvolution, make_attention
+from monet_perception.networks.segmentation import WIDE, TransposedConvolution
 
 # The presets' structure at a size that a test can train: fewer channels, a smaller encoder and image.
 SMALL = {

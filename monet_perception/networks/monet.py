@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from monet_perception.networks.component_vae import ComponentVAE
 from monet_perception.networks.config import MonetConfig
 from monet_perception.networks.initialisation import initialise
-from monet_perception.networks.segmentation import make_attention
+from monet_perception.networks.segmentation import SegmentationAttention
+from monet_perception.networks.unet import RecurrentAttention
+
+
+def make_attention(config: MonetConfig) -> nn.Module:
+    """The module that `config.attention` names: images [B, 3, H, W] in [0, 1] to log masks [B, K, H, W]."""
+    if config.attention == "unet":
+        return RecurrentAttention(config.slots, config.unet_channels, config.image_size)
+    return SegmentationAttention(config)
 
 
 class Encoding(NamedTuple):
@@ -79,7 +87,13 @@ class Monet(nn.Module):
         return Decoding(*self.component.decode(latents))
 
     def forward(self, images: Tensor) -> MonetOutput:
-        """Encodes and decodes; latents are sampled while training and the posterior's mean otherwise."""
+        """Encodes and decodes; latents are sampled while training and the posterior's mean otherwise.
+
+        Args:
+            images: [B, 3, H, W] in [0, 1], H = W = config.image_size.
+        Returns:
+            The fields of `Encoding` and `Decoding`.
+        """
         encoding = self.encode(images)
         latents = encoding.latent_mean
         if self.training:

@@ -13,7 +13,6 @@ from torch import Tensor
 from monet_perception.networks.monet import Monet
 from monet_perception.networks.segmentation import SegmentationAttention
 
-ENCODER = "attention.encoder."
 ATTENTION = "attention."
 
 

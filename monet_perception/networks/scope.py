@@ -47,5 +47,11 @@ def stick_breaking(logits: Tensor) -> Tensor:
 
 
 def softmax_masks(logits: Tensor) -> Tensor:
-    """Masks by a softmax over slots, the common alternative to `stick_breaking`; same shapes and dtypes."""
+    """Masks by a softmax over slots, the common alternative to `stick_breaking`.
+
+    Args:
+        logits: [B, K, H, W], any range.
+    Returns:
+        Log masks [B, K, H, W] in float32; their exponentials sum to one over K.
+    """
     return F.log_softmax(logits.float(), dim=1)

@@ -104,12 +104,3 @@ class SegmentationAttention(nn.Module):
         if self.stem_pool:
             logits = F.interpolate(logits.float(), scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.to_log_masks(logits)
-
-
-def make_attention(config: MonetConfig) -> nn.Module:
-    """The attention module that `config.attention` names."""
-    if config.attention == "unet":
-        from monet_perception.networks.unet import RecurrentAttention
-
-        return RecurrentAttention(config.slots, config.unet_channels, config.image_size)
-    return SegmentationAttention(config)

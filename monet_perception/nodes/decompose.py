@@ -28,7 +28,7 @@ from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
 from monet_perception.nodes.outputs import IN_3D, Outputs, Style
 from monet_perception.nodes.parameters import Parameters
-from monet_perception.nodes.pipeline import Pipeline, Scene
+from monet_perception.nodes.pipeline import DecomposedFrame, Pipeline
 from monet_perception.nodes.process import NOT_CONFIGURED, ros, spin
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_latents
@@ -268,23 +268,23 @@ class DecomposeNode(LifecycleNode):
         assert pipeline is not None
         wanted, style = outputs.listened(), self._style()
         try:
-            scene = pipeline.run(
+            frame = pipeline.run(
                 arrival.message, reconstruct=style.reconstruct(wanted), locate=not IN_3D.isdisjoint(wanted)
             )
         except MessageError as error:
             self._frame_broken(error)
             return
-        outputs.publish(scene, wanted & {"slots"}, style)  # first, because others wait for them
+        outputs.publish_slots(frame, wanted, style)
         latency = time.monotonic() - arrival.received
-        outputs.publish(scene, wanted - {"slots"}, style)
+        outputs.publish_rest(frame, wanted, style)
         self._statistics.answered(latency)
         if time.monotonic() - self._assessed > self._settings["diagnostics_period"]:
-            self._assess(pipeline, scene)
+            self._assess(pipeline, frame)
 
-    def _assess(self, pipeline: Pipeline, scene: Scene) -> None:
+    def _assess(self, pipeline: Pipeline, frame: DecomposedFrame) -> None:
         """Assesses one frame for each report, after it was answered."""
         with contextlib.suppress(NetworkError):  # the frame is answered; the next one will tell of the error
-            self._assessment, self._assessed = pipeline.assess(scene), time.monotonic()
+            self._assessment, self._assessed = pipeline.assess(frame), time.monotonic()
 
     def _style(self) -> Style:
         settings = self._settings

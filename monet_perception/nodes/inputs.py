@@ -47,9 +47,10 @@ class Inputs:
         self._suffix = "/compressed" if transport == "compressed" else ""
         self.topic = image + self._suffix
         self.qos_fault = ""
-        self._kind = CompressedImage if transport == "compressed" else Image
+        kind = CompressedImage if transport == "compressed" else Image
+        self._kind_name = f"sensor_msgs/msg/{kind.__name__}"
         self._wanted = (
-            (self._kind, self.topic, on_image, _NEWEST),
+            (kind, self.topic, on_image, _NEWEST),
             (Image, "depth", on_depth, _LAST_FEW),
             (CameraInfo, "camera_info", on_info, _LAST_FEW),
         )
@@ -84,19 +85,17 @@ class Inputs:
     def publishers(self) -> str:
         """Who publishes images on the topic, for a person; empty if nobody does."""
         offers = self._node.get_publishers_info_by_topic(self.topic)
-        expected = f"{self._kind.__module__.split('.')[0]}/msg/{self._kind.__name__}"
-        return ", ".join(_describe(offer, expected) for offer in offers)
+        return ", ".join(_describe(offer, self._kind_name) for offer in offers)
 
     def elsewhere(self) -> list[str]:
         """Other topics on which images of the right type are offered now, as `image` can be remapped to them."""
-        expected = f"{self._kind.__module__.split('.')[0]}/msg/{self._kind.__name__}"
         own = self._node.get_fully_qualified_name()
         found = []
         for topic, kinds in self._node.get_topic_names_and_types():
-            if topic == self.topic or expected not in kinds or not topic.endswith(self._suffix):
+            if topic == self.topic or self._kind_name not in kinds or not topic.endswith(self._suffix):
                 continue
             makers = self._node.get_publishers_info_by_topic(topic)
-            if any(f"{maker.node_namespace.rstrip('/')}/{maker.node_name}" != own for maker in makers):
+            if any(_node_name(maker) != own for maker in makers):
                 found.append(topic.removesuffix(self._suffix))
         return found
 
@@ -114,8 +113,13 @@ class Inputs:
         return tell
 
 
+def _node_name(offer: Any) -> str:
+    """The full name of the node that publishes."""
+    return f"{offer.node_namespace.rstrip('/')}/{offer.node_name}"
+
+
 def _describe(offer: Any, expected: str) -> str:
-    name = f"{offer.node_namespace.rstrip('/')}/{offer.node_name}"
+    name = _node_name(offer)
     if offer.topic_type != expected:
         return f"{name} (of type {offer.topic_type}, not {expected})"
     return f"{name} ({offer.qos_profile.reliability.name.lower()})"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from monet_perception.checkpoint import CheckpointInfo
@@ -106,8 +107,6 @@ class Network:
             "backend": decomposer.backend,
         }
         if decomposer.device.startswith("cuda"):
-            import torch
-
             found["memory of the device (MB)"] = f"{torch.cuda.memory_allocated(decomposer.device) / 1e6:.0f}"
         return found
 

@@ -17,7 +17,7 @@ from monet_perception.assessment import assess
 from monet_perception.nodes.cloud import build_cloud
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.markers import build_markers, shown_tracks
-from monet_perception.nodes.pipeline import Scene
+from monet_perception.nodes.pipeline import DecomposedFrame
 from monet_perception.nodes.slot_messages import slot_array
 from monet_perception.overlay import draw_overlay, label_image
 from monet_perception.slots import background_slots
@@ -82,62 +82,66 @@ class Outputs:
         """Names of the outputs that somebody subscribes to."""
         return frozenset(name for name, publisher in self._publishers.items() if publisher.get_subscription_count() > 0)
 
-    def publish(self, scene: Scene, wanted: frozenset[str], style: Style) -> None:
-        """Publishes the outputs wanted, slots first, because others wait for them."""
+    def publish_slots(self, frame: DecomposedFrame, wanted: frozenset[str], style: Style) -> None:
+        """Publishes the slots, if they are wanted. Before the rest, because others wait for them."""
+        if "slots" in wanted:
+            self._publishers["slots"].publish(_slots(frame, style))
+
+    def publish_rest(self, frame: DecomposedFrame, wanted: frozenset[str], style: Style) -> None:
+        """Publishes the other outputs wanted."""
         builders: dict[str, Callable[[], object | None]] = {
-            "slots": lambda: _slots(scene, style),
-            "markers": lambda: self._markers(scene),
-            "cloud": lambda: _cloud(scene),
-            "labels": lambda: _labels(scene),
-            "overlay": lambda: _overlay(scene, style),
-            "error": lambda: _error(scene),
+            "markers": lambda: self._markers(frame),
+            "cloud": lambda: _cloud(frame),
+            "labels": lambda: _labels(frame),
+            "overlay": lambda: _overlay(frame, style),
+            "error": lambda: _error(frame),
         }
         for name, build in builders.items():
             if name in wanted and (message := build()) is not None:
                 self._publishers[name].publish(message)
 
-    def _markers(self, scene: Scene) -> MarkerArray:
-        background = background_slots(scene.decomposition.masks)
+    def _markers(self, frame: DecomposedFrame) -> MarkerArray:
+        background = background_slots(frame.decomposition.masks)
         message = build_markers(
-            scene.header, scene.track_ids, scene.geometries, background=background, shown=self._shown
+            frame.header, frame.track_ids, frame.geometries, background=background, shown=self._shown
         )
         self._shown = shown_tracks(message)
         return message
 
 
-def _slots(scene: Scene, style: Style) -> SlotArray:
+def _slots(frame: DecomposedFrame, style: Style) -> SlotArray:
     return slot_array(
-        scene.header,
-        scene.model_id,
-        scene.decomposition,
-        scene.track_ids,
-        scene.geometries,
+        frame.header,
+        frame.model_id,
+        frame.decomposition,
+        frame.track_ids,
+        frame.geometries,
         mask_encoding=style.mask_encoding,
         with_reconstructions=style.publish_reconstructions,
     )
 
 
-def _cloud(scene: Scene) -> PointCloud2 | None:
-    if scene.depth is None:
+def _cloud(frame: DecomposedFrame) -> PointCloud2 | None:
+    if frame.depth is None:
         return None
-    depth, intrinsics = scene.depth
-    found = scene.decomposition
-    return build_cloud(scene.header, found.image, found.masks, scene.track_ids, found.roi, depth, intrinsics)
+    depth, intrinsics = frame.depth
+    found = frame.decomposition
+    return build_cloud(frame.header, found.image, found.masks, frame.track_ids, found.roi, depth, intrinsics)
 
 
-def _labels(scene: Scene) -> Image:
-    found = scene.decomposition
+def _labels(frame: DecomposedFrame) -> Image:
+    found = frame.decomposition
     return image_message(
-        scene.header, label_image(found.masks, found.roi, found.source_height, found.source_width), "16UC1"
+        frame.header, label_image(found.masks, found.roi, found.source_height, found.source_width), "16UC1"
     )
 
 
-def _overlay(scene: Scene, style: Style) -> Image:
-    found = scene.decomposition
-    picture = draw_overlay(scene.frame, found.masks, scene.track_ids, found.roi, longest_side=style.overlay_size)
-    return image_message(scene.header, picture, "rgb8")
+def _overlay(frame: DecomposedFrame, style: Style) -> Image:
+    found = frame.decomposition
+    picture = draw_overlay(frame.image, found.masks, frame.track_ids, found.roi, longest_side=style.overlay_size)
+    return image_message(frame.header, picture, "rgb8")
 
 
-def _error(scene: Scene) -> Image | None:
-    error_map = assess(scene.decomposition).error_map
-    return None if error_map is None else image_message(scene.header, error_map, "32FC1")
+def _error(frame: DecomposedFrame) -> Image | None:
+    error_map = assess(frame.decomposition).error_map
+    return None if error_map is None else image_message(frame.header, error_map, "32FC1")

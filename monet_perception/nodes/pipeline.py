@@ -21,13 +21,13 @@ from monet_perception.tracking import Tracker
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One decomposed frame, ready to be published.
+class DecomposedFrame:
+    """An image and what was found in it, ready to be published.
 
     Attributes:
         header: the image's.
-        frame: [h, w, 3] uint8 RGB, the source image.
-        decomposition: of the frame.
+        image: [h, w, 3] uint8 RGB, the source image.
+        decomposition: of the image.
         track_ids: [K].
         geometries: K, None where a slot has none.
         depth: [h, w] float32 metres, and the intrinsics it goes with; None without depth.
@@ -35,7 +35,7 @@ class Scene:
     """
 
     header: Header
-    frame: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     decomposition: Decomposition
     track_ids: NDArray[np.int32]
     geometries: Sequence[SlotGeometry | None]
@@ -45,7 +45,7 @@ class Scene:
 
 @dataclass
 class Pipeline:
-    """Makes scenes of images. To be used by one thread.
+    """Decomposes images. To be used by one thread.
 
     Attributes:
         network: decomposes.
@@ -59,8 +59,8 @@ class Pipeline:
     depth: DepthMatcher
     depth_broken: Callable[[MessageError], None]
 
-    def run(self, message: Image | CompressedImage, *, reconstruct: bool, locate: bool) -> Scene:
-        """The scene in an image.
+    def run(self, message: Image | CompressedImage, *, reconstruct: bool, locate: bool) -> DecomposedFrame:
+        """What is in an image.
 
         Args:
             message: the image.
@@ -70,8 +70,8 @@ class Pipeline:
             MessageError: the image can't be read.
             NetworkError: the network can't answer now.
         """
-        frame = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
-        decomposition = self.network.decompose(frame, reconstruct=reconstruct)
+        image = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
+        decomposition = self.network.decompose(image, reconstruct=reconstruct)
         track_ids = self.tracker.update(
             decomposition.masks,
             decomposition.latent_mean,
@@ -84,15 +84,15 @@ class Pipeline:
         if depth is not None:
             geometries = slot_geometry(decomposition.masks, decomposition.roi, *depth)
         model_id = self.network.info().model_id
-        return Scene(message.header, frame, decomposition, track_ids, geometries, depth, model_id)
+        return DecomposedFrame(message.header, image, decomposition, track_ids, geometries, depth, model_id)
 
-    def assess(self, scene: Scene) -> Assessment:
-        """Label-free measures of a scene, decoded for them where it wasn't yet.
+    def assess(self, frame: DecomposedFrame) -> Assessment:
+        """Label-free measures of a frame, decoded for them where it wasn't yet.
 
         Raises:
             NetworkError: the network can't answer now.
         """
-        decomposition = scene.decomposition
+        decomposition = frame.decomposition
         if decomposition.reconstructions is None:
             reconstructions, _ = self.network.decode(decomposition.latent_mean)
             decomposition = replace(decomposition, reconstructions=reconstructions)
