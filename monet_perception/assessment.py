@@ -33,10 +33,13 @@ class Assessment:
     active_slots: int
 
 
-def latent_kl(mean: ArrayLike, log_sigma: ArrayLike) -> NDArray[np.float64]:
-    """KL divergence from the standard normal, summed over latents, in nats: [K, L] twice -> [K]."""
+def kl_per_latent(mean: ArrayLike, log_sigma: ArrayLike) -> NDArray[np.float64]:
+    """KL(N(mean, sigma) || N(0, 1)) of each latent, in nats: any shape, the same back.
+
+    It says how much a latent tells: 0 where the posterior is the prior. `networks.loss` has the same for training.
+    """
     mean, log_sigma = np.asarray(mean, np.float64), np.asarray(log_sigma, np.float64)
-    return 0.5 * (mean**2 + np.exp(2 * log_sigma) - 1.0 - 2.0 * log_sigma).sum(axis=-1)
+    return 0.5 * (mean**2 + np.exp(2 * log_sigma) - 1.0) - log_sigma
 
 
 def mask_entropy(masks: ArrayLike) -> float:
@@ -66,7 +69,7 @@ def assess(decomposition: Decomposition) -> Assessment:
     return Assessment(
         reconstruction_error=float("nan") if error_map is None else float(error_map.mean(dtype=np.float64)),
         error_map=error_map,
-        latent_kl=latent_kl(decomposition.latent_mean, decomposition.latent_log_sigma),
+        latent_kl=kl_per_latent(decomposition.latent_mean, decomposition.latent_log_sigma).sum(axis=-1),
         mask_entropy=mask_entropy(masks),
         active_slots=int(occupied_slots(masks).sum()),
     )

@@ -11,11 +11,11 @@ import pytest
 from matplotlib.image import imread
 from painted_scenes import BACKGROUND, CONFIG, paint_store, save_network
 
-from monet_perception.assessment import latent_kl
+from monet_perception.assessment import kl_per_latent
 from monet_perception.decomposer import Decomposer
 from monet_perception.labels import match_objects
 from train import disentanglement, traverse
-from train.composition import compose, kl_per_latent, sweep
+from train.composition import compose, sweep
 from train.data.store import Store
 from train.disentanglement import match_slots
 
@@ -126,13 +126,6 @@ def test_errors_name_the_cause(
 ) -> None:
     assert disentanglement.main([str(network), "--backend", "torch", "--store", str(store.path), *options]) == 1
     assert message in capsys.readouterr().err
-
-
-def test_kl_of_latents_adds_up_to_that_of_slots() -> None:
-    random = np.random.default_rng(0)
-    mean, log_sigma = random.normal(size=(5, 8)), random.normal(size=(5, 8))
-    np.testing.assert_allclose(kl_per_latent(mean, log_sigma).sum(axis=1), latent_kl(mean, log_sigma), rtol=1e-5)
-    assert kl_per_latent(np.zeros(3), np.zeros(3)).tolist() == [0, 0, 0]
 
 
 def test_composition_of_the_encoded_latents_is_the_reconstruction(decomposer: Decomposer, store: Store) -> None:

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from painted_scenes import paint_store, save_network
 
+from monet_perception.assessment import kl_per_latent
 from monet_perception.decomposer import Decomposer
-from train.composition import compose, kl_per_latent
+from train.composition import compose
 from train.data.store import Store
 from train.exploration import Explorer, drag_latents, swap
 from train.explore import main

@@ -51,14 +51,6 @@ class Sweep:
     scenes: Floats
 
 
-def kl_per_latent(mean: Floats, log_sigma: Floats) -> Floats:
-    """KL divergence of N(mean, sigma) from N(0, 1) for each latent, in nats: any shape, same shape back.
-
-    It says how much a latent tells: 0 where the posterior is the prior.
-    """
-    return (0.5 * (mean**2 + np.exp(2 * log_sigma) - 1) - log_sigma).astype(np.float32)
-
-
 def compose(decomposer: Decomposer, latents: Floats) -> Composition:
     """The scene of latents [K, L]."""
     reconstructions, logits = decomposer.decode(np.ascontiguousarray(latents, dtype=np.float32))

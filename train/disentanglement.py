@@ -20,11 +20,11 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from monet_perception.assessment import kl_per_latent
 from monet_perception.decomposer import Decomposer
 from monet_perception.labels import match_objects
 from train import figures, report
 from train.arguments import at_least, positive
-from train.composition import kl_per_latent
 from train.data.manifest import StoreError
 from train.data.store import Store
 from train.inference import COMMAND_ERRORS, add_inference_options, decompose_store, open_decomposer
@@ -62,7 +62,7 @@ class MatchedSlots:
     objects: int
 
     @property
-    def kl(self) -> NDArray[np.float32]:
+    def kl(self) -> NDArray[np.float64]:
         """[L] mean KL of each latent from its prior, in nats: how active it is."""
         return kl_per_latent(self.latent_mean, self.latent_log_sigma).mean(axis=0)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from monet_perception.assessment import kl_per_latent
 from monet_perception.decomposer import Decomposer
-from train.composition import Composition, compose, kl_per_latent
+from train.composition import Composition, compose
 from train.data.store import Store
 from train.disentanglement import choose_factors, match_slots
 from train.inference import decompose_images, one_of
@@ -38,7 +39,7 @@ class ExploredScene:
     masks: NDArray[np.float32]
     encoded: NDArray[np.float32]
     latents: NDArray[np.float32]
-    kl: NDArray[np.float32]
+    kl: NDArray[np.float64]
     slot: int
 
     def with_latents(self, latents: NDArray[np.float32]) -> ExploredScene:
@@ -76,7 +77,7 @@ class Explorer:
         """Decode a scene's latents as they stand."""
         return compose(self.decomposer, scene.latents)
 
-    def scores(self, limit: int, min_iou: float = 0.5) -> tuple[NDArray[np.float32], Disentanglement]:
+    def scores(self, limit: int, min_iou: float = 0.5) -> tuple[NDArray[np.float64], Disentanglement]:
         """Mean KL of each latent [L] and disentanglement over the first `limit` images of the store.
 
         Args:

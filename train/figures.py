@@ -82,7 +82,9 @@ def decomposition_figure(examples: Sequence[Example]) -> Figure:
     return figure
 
 
-def traversal_figure(sweeps: Sequence[Sweep], kl: Image, *, show: str, original: Image, title: str) -> Figure:
+def traversal_figure(
+    sweeps: Sequence[Sweep], kl: NDArray[np.float64], *, show: str, original: Image, title: str
+) -> Figure:
     """Figures 5.4 to 5.6, 5.10, 5.11 and A.10 to A.12: a row for each latent, a column for each value.
 
     Args:
@@ -137,7 +139,9 @@ def scores_by_objects_figure(table: Mapping[str, Mapping[int, Mapping[str, float
     return figure
 
 
-def importance_figure(importance: NDArray[np.float64], factors: Sequence[str], kl: Image, title: str) -> Figure:
+def importance_figure(
+    importance: NDArray[np.float64], factors: Sequence[str], kl: NDArray[np.float64], title: str
+) -> Figure:
     """How much each latent says of each factor, latents ordered by activity.
 
     Args:

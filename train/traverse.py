@@ -11,12 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from monet_perception.assessment import kl_per_latent
 from monet_perception.decomposer import Decomposer
 from monet_perception.decomposition import Decomposition
 from monet_perception.slots import background_slots, mask_area, occupied_slots
 from train import figures, report
 from train.arguments import above_zero, at_least, positive
-from train.composition import kl_per_latent, sweep
+from train.composition import sweep
 from train.data.store import Store
 from train.inference import COMMAND_ERRORS, add_inference_options, open_decomposer
 

@@ -38,8 +38,8 @@ def reconstruction_loss(
     return -torch.logsumexp(output.log_masks + log_likelihood, dim=1).sum(dim=(1, 2))
 
 
-def latent_kl(mean: Tensor, log_sigma: Tensor) -> Tensor:
-    """KL(q(z_k | x, m_k) || N(0, 1)) of each latent dimension: [B, K, L] from [B, K, L]."""
+def kl_per_latent(mean: Tensor, log_sigma: Tensor) -> Tensor:
+    """KL(q(z_k | x, m_k) || N(0, 1)) of each latent, in nats: [B, K, L] from [B, K, L]."""
     return 0.5 * (mean.square() + (2.0 * log_sigma).exp() - 1.0) - log_sigma
 
 
@@ -63,6 +63,6 @@ def monet_loss(
     """
     with torch.autocast(device_type=images.device.type, enabled=False):
         reconstruction = reconstruction_loss(output, images, config.sigma_background, config.sigma_foreground)
-        latent = latent_kl(output.latent_mean, output.latent_log_sigma).sum(dim=(1, 2))
+        latent = kl_per_latent(output.latent_mean, output.latent_log_sigma).sum(dim=(1, 2))
         mask = mask_kl(output.log_masks, output.mask_logits)
         return MonetLoss(reconstruction, latent, mask, reconstruction + beta * latent + gamma * mask)
