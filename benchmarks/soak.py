@@ -37,6 +37,7 @@ from benchmarks.soak_node import FAULT
 from benchmarks.soak_report import PATIENCE, Record, report
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.diagnostics import resident_memory
+from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
 RATE = 15.0
 SAMPLE = 2.0
@@ -198,8 +199,7 @@ class Soak:
 
     def _on_slots(self, message: Any) -> None:
         self._last_answer = time.monotonic()
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        latency = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
+        latency = (self._node.get_clock().now().nanoseconds - stamp_nanoseconds(message.header)) / NANOSECONDS
         self.record.latencies.append((self._last_answer - self._begin, latency))
 
     def _on_diagnostics(self, message: Any) -> None:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
+from monet_perception.clip import DEMO_CLIP
 from monet_perception.geometry import SlotGeometry, slot_geometry
 from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.recording import Frame, label_masks, read_frames
@@ -37,7 +38,6 @@ from monet_perception.slots import MIN_AREA
 from monet_perception.tracking import Tracker
 from train.report import write_json
 
-CLIP = Path(__file__).parents[1] / "monet_perception" / "data" / "demo.mcap"
 LEVELS = (0.5, 0.9, 0.95)
 MASK_SIZE = 64
 FOUND_IOU = 0.5
@@ -197,7 +197,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "recordings", nargs="*", type=Path, default=[CLIP], help="MCAP files (default: the shipped clip)"
+        "recordings", nargs="*", type=Path, default=[DEMO_CLIP], help="MCAP files (default: the shipped clip)"
     )
     parser.add_argument("--slots", choices=("truth", "network", "both"), default="both")
     parser.add_argument("--checkpoint", type=Path, help="network (default: the shipped one)")

@@ -28,12 +28,10 @@ from landmarks import LandmarkMap, Observation, View, to_world
 from map_report import draw_map, match_landmarks, table
 from numpy.typing import NDArray
 
+from monet_perception.clip import CAMERA_INFO, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
 from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.recording import (
-    CAMERA_INFO,
-    OBJECTS,
-    POSE,
     Frame,
     TrueObject,
     camera_intrinsics,
@@ -44,6 +42,7 @@ from monet_perception.recording import (
 )
 from monet_perception.region import Region
 from monet_perception.slots import background_slots, mask_area
+from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 from monet_perception.tracking import Tracker, TrackerSettings
 
 if TYPE_CHECKING:
@@ -271,7 +270,7 @@ def message_observations(message: Any, camera: Array) -> list[Observation]:
 
 
 def _seconds(header: Any) -> float:
-    return header.stamp.sec + header.stamp.nanosec * 1e-9
+    return stamp_nanoseconds(header) / NANOSECONDS
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -17,13 +17,12 @@ from rosbags.highlevel import AnyReader
 from rosbags.image import message_to_cvimage
 from scipy.spatial.transform import Rotation
 
+from monet_perception.clip import CAMERA_INFO, DEPTH, IMAGES, LABELS, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.region import Region, centre_square
+from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
-IMAGES = ("/camera/image", "/camera/image/compressed")
-DEPTH, LABELS, POSE = "/camera/depth", "/camera/labels", "/camera/pose"
-CAMERA_INFO, OBJECTS = "/camera/camera_info", "/camera/objects"
 NEWEST_STAMPS = 50
 """Stamps that may wait for their remaining messages and the first camera_info; the oldest is left out beyond that."""
 
@@ -87,7 +86,7 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
             elif connection.topic == OBJECTS:
                 objects = true_objects(message)
             else:
-                stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+                stamp = stamp_nanoseconds(message.header)
                 waiting.setdefault(stamp, {})[connection.topic] = message
                 if len(waiting) > NEWEST_STAMPS:
                     del waiting[min(waiting)]
@@ -109,7 +108,7 @@ def _frame(
     parts: dict[str, Any], stamp: int, image_topic: str, intrinsics: Intrinsics, objects: dict[int, TrueObject]
 ) -> Frame:
     image = message_to_cvimage(parts[image_topic], "rgb8").astype(np.uint8, copy=False)
-    frame = Frame(stamp / 1e9, image, intrinsics, objects=dict(objects))
+    frame = Frame(stamp / NANOSECONDS, image, intrinsics, objects=dict(objects))
     if DEPTH in parts:
         depth = message_to_cvimage(parts[DEPTH])
         frame.depth = depth.astype(np.float32) * (np.float32(0.001) if depth.dtype == np.uint16 else np.float32(1))

@@ -15,8 +15,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from monet_perception.checkpoint import save_checkpoint
+from monet_perception.clip import DEMO_CLIP
 from monet_perception.networks import PRESETS, Monet
-from monet_perception.nodes.camera import DEMO_CLIP, Clip
+from monet_perception.nodes.camera import Clip
 from monet_perception.pictures import ANIMATION_FRAMES, Pictures, draw_panels, write_gif
 from monet_perception.region import Region
 

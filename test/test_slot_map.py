@@ -14,8 +14,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from ray_cast import FIRST_OBJECT, KINDS, Ball, Box, look_at, write_recording
 
+from monet_perception.clip import CAMERA_INFO
 from monet_perception.geometry import Intrinsics, SlotGeometry
-from monet_perception.recording import CAMERA_INFO, label_masks, read_frames
+from monet_perception.recording import label_masks, read_frames
 from monet_perception.region import Region
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import norm
 
+from monet_perception.clip import DEMO_CLIP
 from monet_perception.decomposer import Decomposer
-from monet_perception.nodes.camera import DEMO_CLIP
 from monet_perception.recording import label_masks, read_frames
 from monet_perception.similarity import latent_distance, mask_overlap
 from monet_perception.slots import mask_ownership, owned_pixels

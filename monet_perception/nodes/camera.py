@@ -22,10 +22,10 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
+from monet_perception.clip import DEMO_CLIP, IMAGES
 from monet_perception.nodes.process import TICK, ros
+from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
-DEMO_CLIP = Path(__file__).parents[1] / "data" / "demo.mcap"
-IMAGES = "/camera/image", "/camera/image/compressed"
 PLAYED: dict[str, type] = {
     "sensor_msgs/msg/Image": Image,
     "sensor_msgs/msg/CompressedImage": CompressedImage,
@@ -131,7 +131,7 @@ class CameraNode(Node):
                 # both clocks at one moment, with the recording open: else messages would come before their stamps
                 first, begin = recorded.time, time.monotonic()
                 shift = self.get_clock().now().nanoseconds - recorded.time
-            due = begin + (recorded.time - first) / 1e9
+            due = begin + (recorded.time - first) / NANOSECONDS
             while (left := due - time.monotonic()) > 0 and not stop.is_set():
                 executor.spin_once(timeout_sec=min(left, TICK))
             if stop.is_set():
@@ -148,9 +148,7 @@ def _move_stamps(message: Any, shift: int) -> None:
     for part in getattr(message, "markers", None) or getattr(message, "transforms", None) or [message]:
         if not hasattr(part, "header"):  # an empty list of them
             continue
-        seconds, nanoseconds = divmod(
-            part.header.stamp.sec * 1_000_000_000 + part.header.stamp.nanosec + shift, 1_000_000_000
-        )
+        seconds, nanoseconds = divmod(stamp_nanoseconds(part.header) + shift, NANOSECONDS)
         part.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
 
 
@@ -164,10 +162,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clip", type=Path, default=DEMO_CLIP, help="MCAP file or ROS 2 bag (the shipped clip)")
     parser.add_argument("--loop", action="store_true", help="begin again at the end")
     parser.add_argument(
-        "--patience", type=float, default=float("inf"), metavar="SECONDS", help="how long to wait for them"
+        "--wait-for", type=int, default=0, metavar="N", help="begin when N nodes subscribe to the images"
     )
     parser.add_argument(
-        "--wait-for", type=int, default=0, metavar="N", help="begin when N nodes subscribe to the images"
+        "--patience",
+        type=float,
+        default=float("inf"),
+        metavar="SECONDS",
+        help="seconds to wait for --wait-for",
     )
     return parser
 

@@ -23,21 +23,20 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.nodes import conversions, diagnostics
 from monet_perception.nodes.calibration import check_camera_info
 from monet_perception.nodes.conversions import MessageError
-from monet_perception.nodes.depth import NANOSECONDS, DepthMatcher
+from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
 from monet_perception.nodes.outputs import IN_3D, Outputs, Style
 from monet_perception.nodes.parameters import Parameters
 from monet_perception.nodes.pipeline import DecomposedFrame, Pipeline
-from monet_perception.nodes.process import NOT_CONFIGURED, ros, spin
+from monet_perception.nodes.process import LOG_EVERY, NOT_CONFIGURED, ros, spin
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_latents
 from monet_perception.nodes.worker import NewestFirstWorker
+from monet_perception.stamps import NANOSECONDS
 from monet_perception.tracking import Tracker, TrackerSettings
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-LOG_EVERY = 5.0
-"""Seconds between two log lines about broken or failed frames; /diagnostics counts them all."""
 
 
 @dataclass(frozen=True)

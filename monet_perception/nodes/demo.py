@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from monet_perception.nodes.camera import DEMO_CLIP, Clip
+from monet_perception.clip import CAMERA_INFO, DEMO_CLIP, DEPTH, IMAGE, LABELS
+from monet_perception.nodes.camera import Clip
 from monet_perception.nodes.process import NOT_CONFIGURED, NOT_WRITTEN
 
 PATIENCE = 120.0
@@ -49,7 +50,7 @@ class Demo:
                     *("--output", str(options.output)),
                     *(["--gif"] if options.gif else []),
                     *(["--show"] if options.show else []),
-                    *("--ros-args", "-r", "image:=/camera/image", "-r", "labels:=/camera/labels"),
+                    *("--ros-args", "-r", f"image:={IMAGE}", "-r", f"labels:={LABELS}"),
                 ],
             )
             loop = ["--loop"] if options.loop else []
@@ -64,7 +65,7 @@ class Demo:
         options = self._options
         return [
             "--ros-args",
-            *("-r", "image:=/camera/image", "-r", "depth:=/camera/depth", "-r", "camera_info:=/camera/camera_info"),
+            *("-r", f"image:={IMAGE}", "-r", f"depth:={DEPTH}", "-r", f"camera_info:={CAMERA_INFO}"),
             *("-p", f"device:={options.device}", "-p", f"transport:={self._transport}"),
             *(["-p", f"checkpoint:={options.checkpoint}"] if options.checkpoint else []),
         ]

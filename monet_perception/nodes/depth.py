@@ -10,16 +10,12 @@ from dataclasses import dataclass, field
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-NANOSECONDS = 1_000_000_000
+from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
+
 KEPT = 12
 """Messages of each kind that are kept: at 30 Hz the last 0.4 s, longer than a network takes for a frame."""
 SILENT = 1.0
 """Seconds without a depth image after which none is waited for any more."""
-
-
-def stamp_nanoseconds(header: Header) -> int:
-    """The stamp of a header as one number."""
-    return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
 
 
 @dataclass

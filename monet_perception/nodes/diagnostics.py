@@ -25,12 +25,11 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from monet_perception.assessment import Assessment
+from monet_perception.nodes.process import LOG_EVERY
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 WINDOW = 10.0
 """Seconds over which rates and latencies are taken."""
-QUIET = 10.0
-"""Seconds between two log lines about one status; /diagnostics has all of it."""
 ERROR_AFTER = 5.0
 """Multiple of `camera_timeout` after which silence is an ERROR."""
 
@@ -154,13 +153,13 @@ class Report:
     _told: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def worsened(self, statuses: Sequence[DiagnosticStatus]) -> list[DiagnosticStatus]:
-        """Those whose level rose since the last call, for the log; each at most once in `QUIET` seconds."""
+        """Those whose level rose since the last call, for the log; each at most once in `LOG_EVERY` seconds."""
         now = time.monotonic()
         found = []
         for status in statuses:
             rose = status.level > self._levels.get(status.name, OK)
             self._levels[status.name] = status.level
-            if rose and now - self._told.get(status.name, -math.inf) > QUIET:
+            if rose and now - self._told.get(status.name, -math.inf) > LOG_EVERY:
                 self._told[status.name] = now
                 found.append(status)
         return found

@@ -15,8 +15,9 @@ from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
 from monet_perception.nodes.calibration import to_intrinsics
 from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, to_metres, to_rgb
-from monet_perception.nodes.depth import NANOSECONDS, DepthMatcher, stamp_nanoseconds
+from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.network import Network
+from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 from monet_perception.tracking import Tracker
 
 

@@ -23,6 +23,8 @@ NOT_CONFIGURED = "can't be configured"
 """How a node begins to say why it has no network; the demo looks for it."""
 NOT_WRITTEN = 2
 """Exit status of a viewer that couldn't write its pictures; the demo looks for it."""
+LOG_EVERY = 5.0
+"""Seconds between two log lines about one kind of fault; /diagnostics counts them all."""
 TICK = 0.1
 """Seconds after which a signal is noticed at the latest."""
 

@@ -27,18 +27,18 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from monet_perception.labels import separated
 from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, to_rgb
-from monet_perception.nodes.depth import NANOSECONDS, stamp_nanoseconds
-from monet_perception.nodes.process import NOT_WRITTEN, ros, spin
+from monet_perception.nodes.process import LOG_EVERY, NOT_WRITTEN, ros, spin
 from monet_perception.nodes.slot_messages import read_masks, read_reconstructions, read_region
 from monet_perception.palette import track_colours
 from monet_perception.pictures import Pictures, draw_panels
 from monet_perception.region import Region
+from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
 KEPT = 60
 """Frames that wait for their missing parts."""
 REFRESH = 0.25
 """Seconds between two refreshes of the table."""
-QUIET = 0.5
+LAST_MESSAGES = 0.5
 """Seconds without a message after which those that were on their way have come."""
 PLAIN_REFRESH = 2.0
 """Seconds between two lines where the output is no terminal."""
@@ -117,10 +117,13 @@ class ViewerNode(Node):
         return (len(self._arrivals) - 1) / (self._arrivals[-1] - self._arrivals[0])
 
     def finished(self) -> bool:
-        """Whether there is nothing left to draw, when asked to end: the camera has ended and all it sent is drawn."""
+        """Whether the viewer may end now that it was asked to.
+
+        At once while the camera runs, which could send for ever; else when nothing came for `LAST_MESSAGES` seconds.
+        """
         topic = self.resolve_topic_name("image")
         camera_runs = any(self.count_publishers(name) for name in (topic, f"{topic}/compressed"))
-        return camera_runs or time.monotonic() - self._last > QUIET
+        return camera_runs or time.monotonic() - self._last > LAST_MESSAGES
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.tally.images.add(stamp_nanoseconds(message.header))
@@ -147,7 +150,7 @@ class ViewerNode(Node):
             try:
                 self._look_at(stamp, **parts)
             except MessageError as error:
-                self.get_logger().warning(f"frame not drawn: {error}", throttle_duration_sec=5.0)
+                self.get_logger().warning(f"frame not drawn: {error}", throttle_duration_sec=LOG_EVERY)
 
     def _look_at(
         self, stamp: int, image: Image | CompressedImage, slots: SlotArray, labels: Image | None = None

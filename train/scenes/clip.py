@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from monet_perception.clip import CAMERA_INFO, DEPTH, IMAGE, LABELS, OBJECTS, POSE
 from monet_perception.labels import FIRST_OBJECT_LABEL
+from monet_perception.stamps import NANOSECONDS
 from train.scenes.drawing import millimetres
 from train.scenes.renderer import Rendering, SceneRenderer
 from train.scenes.rooms import RoomObject
@@ -30,16 +32,16 @@ from train.scenes.sequence import RoomSequence
 
 OPTICAL_FRAME, WORLD_FRAME = "camera_optical_frame", "world"
 TOPICS = {
-    "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
-    "/camera/objects": "visualization_msgs/msg/MarkerArray",
-    "/camera/pose": "geometry_msgs/msg/PoseStamped",
+    CAMERA_INFO: "sensor_msgs/msg/CameraInfo",
+    OBJECTS: "visualization_msgs/msg/MarkerArray",
+    POSE: "geometry_msgs/msg/PoseStamped",
     "/tf": "tf2_msgs/msg/TFMessage",
-    "/camera/depth": "sensor_msgs/msg/Image",
-    "/camera/labels": "sensor_msgs/msg/Image",
-    "/camera/image": "sensor_msgs/msg/Image",
+    DEPTH: "sensor_msgs/msg/Image",
+    LABELS: "sensor_msgs/msg/Image",
+    IMAGE: "sensor_msgs/msg/Image",
 }
 """In the order of writing: whoever has an image has all that belongs to it."""
-START = 1_700_000_000 * 1_000_000_000
+START = 1_700_000_000 * NANOSECONDS
 """Stamp of the first image, nanoseconds; fixed, so that the same command makes the same file."""
 _MARKERS = {"box": 1, "sphere": 2, "ellipsoid": 2}
 _CYLINDER = 3
@@ -133,20 +135,20 @@ class _Messages:
         pose = self._make("geometry_msgs/msg/Pose", position=self._vector("Point", position), orientation=orientation)
         markers = [self._marker(world, FIRST_OBJECT_LABEL + place, item) for place, item in enumerate(objects)]
         return {
-            "/camera/camera_info": self._camera_info(camera, scene.camera),
-            "/camera/objects": self._make("visualization_msgs/msg/MarkerArray", markers=markers),
-            "/camera/pose": self._make("geometry_msgs/msg/PoseStamped", header=world, pose=pose),
+            CAMERA_INFO: self._camera_info(camera, scene.camera),
+            OBJECTS: self._make("visualization_msgs/msg/MarkerArray", markers=markers),
+            POSE: self._make("geometry_msgs/msg/PoseStamped", header=world, pose=pose),
             "/tf": self._make("tf2_msgs/msg/TFMessage", transforms=[transform]),
-            "/camera/depth": self._image(camera, "16UC1", millimetres(picture.depth)),
-            "/camera/labels": self._image(camera, "mono8", picture.labels),
-            "/camera/image": self._image(camera, "rgb8", picture.image),
+            DEPTH: self._image(camera, "16UC1", millimetres(picture.depth)),
+            LABELS: self._image(camera, "mono8", picture.labels),
+            IMAGE: self._image(camera, "rgb8", picture.image),
         }
 
     def _make(self, kind: str, **fields: Any) -> Any:
         return self.types.types[kind](**fields)
 
     def _header(self, stamp: int, frame: str) -> Any:
-        seconds, nanoseconds = divmod(stamp, 1_000_000_000)
+        seconds, nanoseconds = divmod(stamp, NANOSECONDS)
         time = self._make("builtin_interfaces/msg/Time", sec=seconds, nanosec=nanoseconds)
         return self._make("std_msgs/msg/Header", stamp=time, frame_id=frame)
 
