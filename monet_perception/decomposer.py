@@ -53,7 +53,7 @@ class Decomposer:
     Raises:
         CheckpointError: the checkpoint is not whole and sound.
         DeviceError: the device is not there.
-        ValueError: options that don't go together.
+        ValueError: options that don't go together, or a file of calibration frames that holds none.
         GraphError: backend `onnx` was asked for by name, or `quantised`, and what it needs can't be had.
         OpenVinoError: backend `openvino` was asked for and is not installed, or the CPU lacks the precision.
     """

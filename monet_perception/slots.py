@@ -23,7 +23,7 @@ BACKGROUND_AREA = 0.3
 
 
 def mask_area(masks: Masks) -> NDArray[np.float64]:
-    """Share of the image that each slot owns, [K] in [0, 1]; sums to one where the masks do.
+    """Mean of each mask: the share of the image it explains, [K] in [0, 1]; sums to one where the masks do.
 
     Args:
         masks: [K, H, W] in [0, 1].
@@ -70,17 +70,13 @@ def mask_ownership(masks: Masks, owned: NDArray[np.float32]) -> NDArray[np.float
     return np.divide(own, total, out=np.zeros_like(total), where=total > 0)
 
 
-def occupied_slots(
-    masks: Masks, *, min_area: float = MIN_AREA, min_confidence: float = MIN_CONFIDENCE
-) -> NDArray[np.bool_]:
-    """Slots that hold something, bool [K].
+def occupied_slots(masks: Masks) -> NDArray[np.bool_]:
+    """Slots that hold something, bool [K]: at least `MIN_AREA` of the image, at a confidence of `MIN_CONFIDENCE`.
 
     Args:
         masks: [K, H, W] in [0, 1].
-        min_area: smallest mean of a mask.
-        min_confidence: smallest `mask_confidence`.
     """
-    return (mask_area(masks) >= min_area) & (mask_confidence(masks) >= min_confidence)
+    return (mask_area(masks) >= MIN_AREA) & (mask_confidence(masks) >= MIN_CONFIDENCE)
 
 
 def border_share(masks: Masks) -> NDArray[np.float64]:

@@ -54,6 +54,7 @@ def obtain_quantised(checkpoint: Path, info: CheckpointInfo, weights: Mapping[st
 
     Raises:
         GraphError: there is none, and no frames to make one with, or no `onnx`.
+        ValueError: the file of frames holds none.
     """
     for path in quantised_paths(checkpoint, info.model_id):
         if path.is_file():
@@ -157,7 +158,9 @@ def keep(content: bytes, paths: list[Path]) -> Path | None:
 
 
 def read_frames(path: Path, size: int) -> NDArray[np.uint8]:
-    """Up to 128 frames, evenly spaced, of a .npy file, as the network sees them: the centre square, resized.
+    """Up to `CALIBRATION_FRAMES` frames, evenly spaced, of a .npy file, as the network sees them.
+
+    That is uint8 [N, size, size, 3], the centre square of each, resized.
 
     Raises:
         ValueError: the file holds no frames.
@@ -205,7 +208,9 @@ def main(arguments: list[str] | None = None) -> None:
         epilog="example: python -m monet_perception.backends.quantisation best.safetensors runs/store/images.npy",
     )
     parser.add_argument("checkpoint", type=Path, help="file of `python -m train.fit`")
-    parser.add_argument("frames", type=Path, help=".npy of uint8 [N, H, W, 3] in RGB; up to 128 of them are used")
+    parser.add_argument(
+        "frames", type=Path, help=f".npy of uint8 [N, H, W, 3] in RGB; up to {CALIBRATION_FRAMES} of them are used"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

@@ -70,6 +70,7 @@ def open_backend(choice: Choice, checkpoint: Path, info: CheckpointInfo, weights
 
     Raises:
         GraphError: a graph or a quantised encoder can't be had, and nothing else may serve.
+        ValueError: the file of calibration frames holds none.
     """
     quantised = obtain_quantised(checkpoint, info, weights) if choice.quantised else None
     if choice.backend == "openvino":

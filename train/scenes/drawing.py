@@ -117,7 +117,7 @@ class Artist:
 
 
 def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Depth in metres as whole millimetres; 0, which means unknown, for what is farther than 65 m."""
+    """Depth [H, W] in metres as whole millimetres, uint16; 0, which means unknown, for what is farther than 65 m."""
     rounded = np.rint(depth * _MILLIMETRES)
     return np.where(rounded <= np.iinfo(np.uint16).max, rounded, 0).astype(np.uint16)
 
