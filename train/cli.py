@@ -77,7 +77,7 @@ class RunCLI(LightningCLI):
         command: Name of the command's module, with what follows it.
         monitor: The validation value that says which network is best.
         description: Shown by `--help`.
-        args: Command line without the program's name.
+        argv: Command line without the program's name.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class RunCLI(LightningCLI):
         *,
         monitor: str,
         description: str,
-        args: Sequence[str],
+        argv: Sequence[str],
     ) -> None:
         self._default_monitor = monitor
         super().__init__(
@@ -111,7 +111,7 @@ class RunCLI(LightningCLI):
                 "prog": f"python -m {command}",
                 "usage": "%(prog)s --config RECIPE --run FOLDER [--resume] [--SETTING VALUE ...]",
             },
-            args=with_own_config(list(args)),
+            args=with_own_config(list(argv)),
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -226,17 +226,17 @@ class RunCLI(LightningCLI):
         return f"{manifest.dataset}/{manifest.split}"
 
 
-def main(make_cli: Callable[[Sequence[str]], RunCLI], args: Sequence[str] | None = None) -> int:
+def main(make_cli: Callable[[Sequence[str]], RunCLI], argv: Sequence[str] | None = None) -> int:
     """Runs a training command; what a user can mend is told in a sentence and not in a traceback.
 
     Returns:
         The exit status: 0, 1 after an error, 143 where the run was told to end.
     """
-    args = list(sys.argv[1:] if args is None else args)
+    argv = list(sys.argv[1:] if argv is None else argv)
     _silence()
     use_huge_pages()
     try:
-        make_cli(args).fit()
+        make_cli(argv).fit()
     except SIGTERMException:
         return EXIT_TERMINATED
     except (RunError, StoreError, ConfigError, CheckpointError, PretrainedError, NonFiniteLoss) as error:
@@ -253,13 +253,13 @@ def _silence() -> None:
     warnings.filterwarnings("ignore", message=".*is smaller than the logging interval")
 
 
-def with_own_config(args: list[str]) -> list[str]:
+def with_own_config(argv: list[str]) -> list[str]:
     """The command line of a resumed run with the run's own configuration in front, unless one is given."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--config", "-c")
     parser.add_argument("--resume", action="store_true")
-    known, _ = parser.parse_known_args(args)
+    known, _ = parser.parse_known_args(argv)
     if not known.resume or known.config or known.run is None or not (known.run / CONFIG_NAME).is_file():
-        return args
-    return ["--config", str(known.run / CONFIG_NAME), *args]
+        return argv
+    return ["--config", str(known.run / CONFIG_NAME), *argv]

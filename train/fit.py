@@ -20,9 +20,9 @@ from train.cli import RunCLI, main
 from train.task import MonetTask
 
 
-def make_cli(args: Sequence[str]) -> RunCLI:
+def make_cli(argv: Sequence[str]) -> RunCLI:
     """The command, parsed and ready to `fit`."""
-    return RunCLI(MonetTask, "train.fit", monitor="val/ari_multi", description=__doc__ or "", args=args)
+    return RunCLI(MonetTask, "train.fit", monitor="val/ari_multi", description=__doc__ or "", argv=argv)
 
 
 if __name__ == "__main__":

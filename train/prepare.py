@@ -95,9 +95,9 @@ def _write(writer: StoreWriter, samples: list[Sample], record: int, broken: list
     samples.clear()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(argv)
     try:
         if options.command == "verify":
             print(_describe(Store.open(options.store, verify=True)), "Every checksum is right.")

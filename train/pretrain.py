@@ -23,14 +23,14 @@ from train.cli import RunCLI, main
 from train.supervised import ClassTask, MaskTask
 
 
-def make_cli(args: Sequence[str]) -> RunCLI:
+def make_cli(argv: Sequence[str]) -> RunCLI:
     """The command, parsed and ready to `fit`."""
-    what, *rest = args or ["--help"]
+    what, *rest = argv or ["--help"]
     description = __doc__ or ""
     if what == "masks":
-        return RunCLI(MaskTask, "train.pretrain masks", monitor="val/ari_multi", description=description, args=rest)
+        return RunCLI(MaskTask, "train.pretrain masks", monitor="val/ari_multi", description=description, argv=rest)
     if what == "classes":
-        return RunCLI(ClassTask, "train.pretrain classes", monitor="val/accuracy", description=description, args=rest)
+        return RunCLI(ClassTask, "train.pretrain classes", monitor="val/accuracy", description=description, argv=rest)
     print(description)
     sys.exit(0 if what in ("--help", "-h") else f"error: say what to train first, masks or classes, not {what!r}")
 

@@ -88,7 +88,7 @@ def draw(profiles: Sequence[Profile], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def parse(args: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m train.profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -104,12 +104,12 @@ def parse(args: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--count-only", action="store_true", help="parameters and FLOP only")
     parser.add_argument("--output", type=Path, default=Path("runs/profile"), help="folder (default: %(default)s)")
-    return parser.parse_args(args)
+    return parser.parse_args(argv)
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Counts, times and writes the report; returns the exit status."""
-    options = parse(args)
+    options = parse(argv)
     setting = Setting(
         options.device, options.precision, options.batch_size, options.image_size, options.repeats, options.threads
     )

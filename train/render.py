@@ -39,10 +39,10 @@ from train.scenes.sequence import RoomSequence
 from train.scenes.tfrecords import published_order, write_tfrecords
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     try:
         options.run(options)
     except (RenderError, StoreError, ValueError, OSError) as error:
