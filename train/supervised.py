@@ -18,12 +18,12 @@ from monet_perception.networks import ConfigError, Monet, load_pretrained
 from monet_perception.networks.segmentation import SegmentationAttention
 from train.assignment import assign_slots, instance_targets, matched_loss, matching_cost
 from train.data.manifest import Manifest, StoreError
-from train.data.module import Batch
+from train.data.module import Batch, scene_data
 from train.data.store import Store
 from train.metrics import SegmentationMetrics
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
 from train.task import ValidationOutput, network_config, unit_images
-from train.validation import NamedMeans, collect, first_visits, scene_data
+from train.validation import NamedMeans, collect, first_visits
 
 DEFAULT_OPTIMISER = OptimiserOptions(name="adam", attention_lr=3e-4, schedule="cosine")
 

@@ -19,11 +19,11 @@ from monet_perception.networks import (
     MonetOutput,
     load_pretrained,
 )
-from train.data.module import Batch
+from train.data.module import Batch, scene_data
 from train.metrics import SegmentationMetrics, mean_squared_error
 from train.objective import Objective, ObjectiveOptions
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
-from train.validation import NamedMeans, collect, first_visits, scene_data
+from train.validation import NamedMeans, collect, first_visits
 
 BURGESS_OPTIMISER = OptimiserOptions()
 EQUATION_4_7 = ObjectiveOptions()

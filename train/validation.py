@@ -1,15 +1,13 @@
 """What validation adds up: means of named values over images, each image once however many processes share them."""
 
 from collections.abc import Sequence, Sized
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
-
-from train.data.module import SceneData
 
 
 class NamedMeans(Metric):
@@ -47,13 +45,6 @@ def collect(metric: Metric) -> dict[str, Tensor]:
     values = metric.compute()
     metric.reset()
     return {f"val/{name}": value.float() for name, value in values.items() if not value.isnan()}
-
-
-def scene_data(trainer: Trainer) -> SceneData:
-    """The data module of a run."""
-    data = cast(Any, trainer).datamodule
-    assert isinstance(data, SceneData)
-    return data
 
 
 def first_visits(trainer: Trainer, batch_idx: int, count: int) -> int:

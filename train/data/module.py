@@ -212,5 +212,12 @@ class SceneData(lightning.LightningDataModule):
         return dataset
 
 
+def scene_data(trainer: lightning.Trainer) -> SceneData:
+    """The data module that a trainer was given."""
+    data = cast(Any, trainer).datamodule
+    assert isinstance(data, SceneData)
+    return data
+
+
 def _as_it_is(batch: Batch) -> Batch:
     return batch
