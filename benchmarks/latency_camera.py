@@ -31,7 +31,7 @@ class Camera:
     """Sends images and waits for their answers."""
 
     def __init__(self, width: int, height: int) -> None:
-        rclpy.init()
+        rclpy.init(args=[])  # the command line is not ROS's
         self._node = rclpy.create_node("benchmark")
         self._executor = NodeExecutor()
         self._executor.add_node(self._node)
@@ -65,12 +65,8 @@ class Camera:
         self._node.destroy_subscription(subscription)
         if topic == SLOTS:  # the node leaves the camera when nobody listens; the relay stays
             self._until_subscribers(topic, 0)
-        answered = [stamp for stamp in sent if stamp in answers]
-        return Run(
-            sent=np.array([(stamp - sent[0]) / 1e9 for stamp in answered]),
-            latency=np.array([answers[stamp] - stamp / 1e9 for stamp in answered]),
-            published=frames,
-        )
+        latency = np.array([answers[stamp] - stamp / 1e9 for stamp in sent if stamp in answers])
+        return Run(latency, published=frames)
 
     def _send(self, topic: str) -> int:
         """Sends an image now; its stamp in nanoseconds."""
@@ -81,5 +77,5 @@ class Camera:
 
     def _until_subscribers(self, topic: str, count: int) -> None:
         publisher = self._publishers[topic]
-        why = f"{TOPICS[topic]} has not {count} subscribers"
+        why = f"the subscriptions to {TOPICS[topic]} are not {count}"
         wait_until(self._executor, lambda: publisher.get_subscription_count() == count, START, why)

@@ -15,20 +15,15 @@ def milliseconds(seconds: Sequence[float] | np.ndarray, share: float) -> float:
 
 @dataclass
 class Run:
-    """Latencies of one stretch of frames; `sent` and `latency` in seconds, one entry for each answer."""
+    """One stretch of frames: the latency of each answer in seconds, and how many frames were sent."""
 
-    sent: np.ndarray
     latency: np.ndarray
     published: int
 
     @classmethod
     def joined(cls, runs: Sequence[Run]) -> Run:
         """The turns of one thing together."""
-        return cls(
-            np.concatenate([run.sent for run in runs]),
-            np.concatenate([run.latency for run in runs]),
-            sum(run.published for run in runs),
-        )
+        return cls(np.concatenate([run.latency for run in runs]), sum(run.published for run in runs))
 
     def summary(self) -> dict[str, float]:
         """Percentiles in milliseconds."""
@@ -71,7 +66,7 @@ class Results:
         """`Run.summary` of everything, by name."""
         alone = self.alone()
         runs = {
-            "network": Run(alone, alone, len(alone)),
+            "network": Run(alone, len(alone)),
             "relay": Run.joined(self.relay),
             "node": Run.joined(self.node),
         }

@@ -90,7 +90,7 @@ def as_markdown(results: Sequence[Result], options: argparse.Namespace) -> str:
     """One row for every network and precision."""
     lines = [
         f"{ROOMS} rendered rooms, {options.steps} steps of {options.batch_size} images, Adam {options.learning_rate}, "
-        f"seed {options.seed}, PyTorch {torch.__version__} on {options.device}.",
+        f"seed {options.seed}; {report.machine(options.device)}.",
         "",
         "| network | precision | loss before | after | MSE before | after | MSE falls by |",
         "| --- " * 7 + "|",

@@ -57,7 +57,7 @@ class Soak:
     """
 
     def __init__(self, process_id: int, seed: int) -> None:
-        rclpy.init()
+        rclpy.init(args=[])  # the command line is not ROS's
         self.record = Record()
         self._process_id = process_id
         self._rng = np.random.default_rng(seed)
