@@ -86,6 +86,8 @@ def test_command_in_the_table_trains_the_network_anew(runs: dict[str, Path], tmp
         ({"accumulate_grad_batches": 3}, 3 * STEPS * BATCH_SIZE),
         ({"devices": 4, "num_nodes": 2}, 8 * STEPS * BATCH_SIZE),
         ({"devices": [0, 1]}, 2 * STEPS * BATCH_SIZE),
+        ({"devices": "0,1"}, 2 * STEPS * BATCH_SIZE),
+        ({"devices": "3,"}, STEPS * BATCH_SIZE),
     ],
 )
 def test_images_seen_count_every_process(

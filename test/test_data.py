@@ -120,6 +120,13 @@ def test_a_split_keeps_groups_whole(groups: list[int], fraction: float, seed: in
     assert len(val)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_split_takes_the_group_that_comes_closest(seed: int) -> None:
+    groups = np.repeat([0, 1, 2, 3], [100, 100, 100, 20])
+    _, val = split_indices(len(groups), 0.02, seed, groups)
+    assert set(groups[val]) == {3}
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1, 2])
 def test_a_split_of_everything_or_more_is_refused(fraction: float) -> None:
     with pytest.raises(ValueError, match="validation fraction"):

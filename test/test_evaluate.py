@@ -159,8 +159,9 @@ def test_stores_and_networks_of_one_name_keep_their_figures(networks: list[Path]
 @pytest.mark.parametrize(
     ("paths", "names"),
     [
-        (["runs/a/best.safetensors"], ["best"]),
-        (["runs/a/best.safetensors", "runs/a/last.safetensors"], ["best", "last"]),
+        (["runs/a/net.safetensors"], ["net"]),
+        (["runs/a/best.safetensors"], ["a_best"]),  # every run has one of that name
+        (["runs/a/best.safetensors", "runs/a/last.safetensors"], ["a_best", "a_last"]),
         (["runs/a/best.safetensors", "runs/b/best.safetensors"], ["a_best", "b_best"]),
         (
             ["x/0/best.safetensors", "y/0/best.safetensors", "y/1/best.safetensors"],
@@ -168,6 +169,7 @@ def test_stores_and_networks_of_one_name_keep_their_figures(networks: list[Path]
         ),
         (["rooms_0.5", "rooms_0.7"], ["rooms_0.5", "rooms_0.7"]),
         (["data/rooms", "data/rooms"], ["rooms", "rooms"]),
+        (["a/test", "b/test"], ["a_test", "b_test"]),
         (["rooms", "/rooms"], [f"{Path.cwd().name}_rooms", "rooms"]),
     ],
 )

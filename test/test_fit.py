@@ -341,6 +341,54 @@ def test_training_goes_on_where_a_validation_can_not_be_written(store: Path, tmp
     assert checkpoint(tmp_path)["global_step"] == 3
 
 
+def test_training_goes_on_without_pictures_and_tensorboard_while_the_disk_is_full(store: Path, tmp_path: Path) -> None:
+    class FullDisk(Callback):
+        """From step 3 to step 12 the kernel refuses to let files grow beyond a kilobyte."""
+
+        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+            limit = 1 << 10 if 3 <= trainer.global_step < 12 else resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    def limited(args: Any) -> Any:
+        cli = make_cli(args)
+        cli.trainer.callbacks.insert(0, FullDisk())
+        return cli
+
+    # Dozens of values in line would block in tensorboardX, whose writing thread is dead by then.
+    settings = {"trainer__log_every_n_steps": 1, "trainer__val_check_interval": 4, "checkpoint_steps": 500}
+    with pytest.warns(UserWarning, match="no longer written") as warned:
+        assert main(limited, arguments(store, tmp_path, 60, **settings)) == 0
+    assert sum("no longer written" in str(warning.message) for warning in warned) == 1
+    pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert "step_0000008.png" not in pictures
+    assert "step_0000060.png" in pictures
+    assert checkpoint(tmp_path)["global_step"] == 60
+
+
+def test_run_that_its_time_ended_can_be_resumed(store: Path, tmp_path: Path) -> None:
+    settings = {"checkpoint_steps": 10**6, "trainer__max_time": "00:00:00:02", "trainer__limit_val_batches": 0}
+    assert fit(store, tmp_path, 10**6, **settings) == 0
+    reached = checkpoint(tmp_path)["global_step"]
+    assert reached == load_checkpoint(tmp_path / "last.safetensors")[1].steps > 0
+    assert fit(store, tmp_path, reached + 1, "--resume", trainer__max_time="null", trainer__limit_val_batches=0) == 0
+    assert checkpoint(tmp_path)["global_step"] == reached + 1
+
+
+def test_scores_are_those_of_the_validation_store(tmp_path: Path) -> None:
+    """Its labels count, whatever the training store has: none, or others."""
+    unlabelled, labelled = (write_squares(tmp_path / str(labels), labels=labels) for labels in (False, True))
+    other = write_squares(tmp_path / "other", background_labels=4)  # the same images and objects
+    found = {}
+    for name, store, val_store in (("none", unlabelled, labelled), ("same", labelled, labelled),
+                                   ("other", labelled, other)):  # fmt: skip
+        assert fit(store, tmp_path / name / "run", 3, data__val_store=val_store) == 0
+        found[name] = validations(tmp_path / name / "run")[3]
+    assert found["none"]["ari"] == found["same"]["ari"] == found["other"]["ari"]
+    assert found["same"]["msc"] == found["other"]["msc"]
+    assert fit(labelled, tmp_path / "run", 3, data__val_store=unlabelled) == 0
+    assert "ari" not in validations(tmp_path / "run")[3]
+
+
 def test_training_without_validation(store: Path, tmp_path: Path) -> None:
     assert fit(store, tmp_path, 2, data__val_fraction=0) == 0
     assert load_checkpoint(tmp_path / "last.safetensors")[1].steps == 2

@@ -52,9 +52,16 @@ def test_schedules_set_the_weights_of_their_terms() -> None:
     torch.testing.assert_close(first.total, first.reconstruction + 4.0 * first.mask_kl)
     torch.testing.assert_close(middle.total, middle.reconstruction + 0.25 * middle.latent_kl + 2.25 * middle.mask_kl)
     torch.testing.assert_close(last, monet_loss(output, images, CONFIG))
+    torch.testing.assert_close(objective.unscheduled(output, images), last)
     # random pixels are far likelier under a wider Gaussian
     assert (first.reconstruction < middle.reconstruction).all()
     assert (middle.reconstruction < last.reconstruction).all()
+
+
+@pytest.mark.parametrize("start", [{"gamma_start": 0.0}, {"sigma_start_scale": 3.0}])
+def test_start_without_steps_is_refused(start: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="has no effect without"):
+        ObjectiveOptions(**start)
 
 
 def test_geco_weighs_the_kl_down_until_the_goal_is_reached() -> None:

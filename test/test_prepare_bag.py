@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from train.data.sampler import split_indices
 from train.data.store import Store
 from train.prepare import main
 
@@ -108,11 +109,22 @@ def test_topic_every_crop_size_and_labels(tmp_path: Path, frames: NDArray[np.uin
 
 
 def test_a_single_mcap_file_and_groups_of_ten_seconds(tmp_path: Path, frames: NDArray[np.uint8]) -> None:
-    images = [image(n, frames[n % 12], "rgb8") for n in range(250)]
+    images = [image(n, frames[n % 12], "rgb8") for n in range(2100)]
     bag = write_bag(tmp_path / "bag", {"/image": images})
     (file,) = bag.glob("*.mcap")
-    assert run(file, tmp_path / "store", "--size", 8, "--every", 2) == 0
-    np.testing.assert_array_equal(Store.open(tmp_path / "store").groups, np.arange(0, 250, 2) // 100)
+    assert run(file, tmp_path / "store", "--size", 8, "--every", 20) == 0
+    np.testing.assert_array_equal(Store.open(tmp_path / "store").groups, np.arange(0, 2100, 20) // 100)
+
+
+def test_a_short_bag_keeps_most_of_its_images_for_training(tmp_path: Path, frames: NDArray[np.uint8]) -> None:
+    bag = write_bag(tmp_path / "bag", {"/image": [image(n, frames[n % 12], "rgb8") for n in range(150)]})
+    assert run(bag, tmp_path / "store", "--size", 8) == 0
+    groups = Store.open(tmp_path / "store").groups
+    assert groups is not None
+    assert (np.diff(groups) >= 0).all(), "neighbours stay together"
+    for seed in range(5):
+        _, val = split_indices(len(groups), 0.02, seed, groups)
+        assert 3 <= len(val) <= 8
 
 
 def test_broken_messages_are_named_and_skipped(

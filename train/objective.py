@@ -49,10 +49,13 @@ class ObjectiveOptions:
         beta_warmup_steps: Steps over which beta rises linearly from zero.
         gamma_start: Weight of the mask KL at the first step; it goes linearly to `gamma` over `gamma_steps`.
             Left out: `gamma` from the start.
-        gamma_steps: Length of that schedule.
+        gamma_steps: Length of that schedule, needed with `gamma_start`.
         sigma_start_scale: Factor on both sigmas at the first step; it goes linearly to one over `sigma_steps`.
-        sigma_steps: Length of that schedule.
+        sigma_steps: Length of that schedule, needed with another `sigma_start_scale` than one.
         geco: Constrained optimisation of both KL weights; left out, they stay as above.
+
+    Raises:
+        ValueError: A value is out of its range, or a start has no steps over which to leave it.
     """
 
     beta: float = 0.5
@@ -70,6 +73,10 @@ class ObjectiveOptions:
                 raise ValueError(f"objective.{name} must not be negative, got {getattr(self, name)}")
         if not self.sigma_start_scale > 0:
             raise ValueError(f"objective.sigma_start_scale must be above zero, got {self.sigma_start_scale}")
+        if self.gamma_start is not None and self.gamma_steps == 0:
+            raise ValueError("objective.gamma_start has no effect without objective.gamma_steps")
+        if self.sigma_start_scale != 1 and self.sigma_steps == 0:
+            raise ValueError("objective.sigma_start_scale has no effect without objective.sigma_steps")
 
 
 def ramp(start: float, end: float, steps: int, step: int) -> float:
@@ -118,6 +125,10 @@ class Objective(nn.Module):
             self._update_geco(options.geco, loss.reconstruction.detach().mean() / images[0].numel())
         kl = beta * loss.latent_kl + gamma * loss.mask_kl
         return loss._replace(total=loss.reconstruction + factor * kl)
+
+    def unscheduled(self, output: MonetOutput, images: Tensor) -> MonetLoss:
+        """The same where every schedule ends, and without GECO's factor: losses of different steps can be compared."""
+        return monet_loss(output, images, self.config, beta=self.options.beta, gamma=self.options.gamma)
 
     def weights(self, step: int) -> tuple[float, float]:
         """Beta and gamma at a step, before GECO's factor."""

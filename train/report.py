@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monet_perception.files import replacing
-from train.runs import Training
+from train.runs import RUN_CHECKPOINTS, Training
 
 CHECKPOINT_SUFFIX = ".safetensors"
 
@@ -191,13 +191,15 @@ def training_table(trainings: Mapping[str, Training]) -> str:
 def unique_names(paths: Sequence[Path]) -> list[str]:
     """Names of checkpoints or stores, for tables and files: no two paths share one.
 
-    A path's own name is enough where these differ. Else all begin with as many folders as tell them apart:
-    `runs/a/best.safetensors` and `runs/b/best.safetensors` are `a_best` and `b_best`.
+    A path's own name is enough where these differ and are not those of every run. Else all begin with as many folders
+    as tell them apart: `runs/a/best.safetensors` and `runs/b/best.safetensors` are `a_best` and `b_best`, also when
+    each is alone in its call.
     """
     different = len(set(paths))
     parts = [path.absolute().parts[1:] for path in paths]
+    least = 2 if any(path.name in RUN_CHECKPOINTS for path in paths) else 1
     names: list[str] = []
-    for depth in range(1, max(map(len, parts), default=0) + 1):
+    for depth in range(least, max(map(len, parts), default=0) + 1):
         names = ["_".join(one[-depth:]).removesuffix(CHECKPOINT_SUFFIX) for one in parts]
         if len(set(names)) == different:
             break

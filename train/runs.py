@@ -12,6 +12,7 @@ import yaml
 
 CONFIG_NAME = "config.yaml"
 VALIDATION_NAME = "validation.jsonl"
+RUN_CHECKPOINTS = ("best.safetensors", "last.safetensors")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def read_training(checkpoint: Path, steps: int) -> Training | None:
 def _processes(config: dict[str, Any]) -> int:
     """How many processes shared the run; `auto` is taken for one, as the run's folder doesn't tell what it found."""
     devices = config["trainer"]["devices"]
+    if isinstance(devices, str) and "," in devices:  # Lightning's way to choose GPUs: "0,1", and "2," for one
+        devices = [device for device in devices.strip("[]").split(",") if device.strip()]
     if isinstance(devices, list):
         devices = len(devices)
     return int(config["trainer"]["num_nodes"]) * (1 if devices in ("auto", -1, "-1") else int(devices))

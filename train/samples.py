@@ -15,6 +15,7 @@ from train.arguments import at_least, positive
 from train.data.manifest import StoreError
 from train.data.store import Store
 from train.examples import visible_objects
+from train.report import unique_names
 
 EXAMPLES = """examples:
   python -m train.samples data/rooms_test data/rooms_same_colour --output figures
@@ -66,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="(default: %(default)s)")
     options = parser.parse_args(argv)
     try:
-        for path in options.stores:
+        for path, name in zip(options.stores, unique_names(options.stores), strict=True):
             figure = samples_figure(Store.open(path), options.rows, options.columns, options.seed)
-            print(f"wrote {figures.save_figure(figure, options.output / f'samples_{path.name}.{options.format}')}")
+            print(f"wrote {figures.save_figure(figure, options.output / f'samples_{name}.{options.format}')}")
     except StoreError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ from monet_perception.files import replacing
 from monet_perception.networks import ConfigError, Monet, load_pretrained
 from monet_perception.networks.segmentation import SegmentationAttention
 from train.assignment import assign_slots, instance_targets, matched_loss, matching_cost
-from train.data.manifest import Manifest, StoreError
+from train.data.manifest import StoreError
 from train.data.module import Batch, scene_data
 from train.data.store import Store
 from train.metrics import SegmentationMetrics
@@ -53,12 +53,11 @@ class SupervisedTask(LightningModule):
 
     def setup(self, stage: str) -> None:
         data = scene_data(self.trainer)
-        manifests = {store: Manifest.read(store) for store in (data.store, data.val_store or data.store)}
-        for store, manifest in manifests.items():
+        for store, manifest in ((data.store, data.manifest), (data.val_store, data.val_manifest)):
             if not manifest.has_labels:
                 raise StoreError(f"{store} has no labels; supervised training needs a store that has them")
-        self.background_labels = manifests[data.store].background_labels
-        self.val_background_labels = manifests[data.val_store or data.store].background_labels
+        self.background_labels = data.manifest.background_labels
+        self.val_background_labels = data.val_manifest.background_labels
         if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
             self.print(f"{load_pretrained(self.network, self.pretrained)} starts from {self.pretrained}")
 

@@ -105,15 +105,16 @@ class MonetTask(LightningModule):
             ConfigError: its images have another size than the network takes.
             PretrainedError: the pre-trained weights can't be read, or don't fit.
         """
-        manifest = scene_data(self.trainer).manifest
+        data = scene_data(self.trainer)
+        manifest = data.manifest
         if (manifest.height, manifest.width) != (self.config.image_size,) * 2:
             raise ConfigError(
                 f"the store's images are {manifest.height} x {manifest.width}, the network takes "
                 f"{self.config.image_size} x {self.config.image_size}: set --model.network.image_size or prepare the "
                 "store at the network's size"
             )
-        if manifest.has_labels:
-            self.scores = SegmentationMetrics(background_labels=manifest.background_labels).to(self.device)
+        if data.val_manifest.has_labels:
+            self.scores = SegmentationMetrics(background_labels=data.val_manifest.background_labels).to(self.device)
         if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
             what = load_pretrained(self.network, self.pretrained)
             self.print(f"{what} starts from {self.pretrained}")
@@ -164,7 +165,7 @@ class MonetTask(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> ValidationOutput:
         images = unit_images(batch["images"])
         output = self.network(images)
-        loss = self.objective(output, images, self.global_step)
+        loss = self.objective.unscheduled(output, images)
         new = first_visits(self.trainer, batch_idx, len(images))
         error = mean_squared_error(images, output.mixture().clamp(0, 1))[:new]
         self.means.update(mse=error, **{name: values[:new] for name, values in loss._asdict().items()})

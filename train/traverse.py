@@ -116,11 +116,12 @@ def _run(options: argparse.Namespace) -> int:
     if not 0 <= options.image < len(store):
         raise SlotError(f"there is no image {options.image}: {options.store} holds 0 to {len(store) - 1}")
     decomposer = open_decomposer(str(options.checkpoint), options)
+    (network,) = report.unique_names([options.checkpoint])
     try:
         decomposition = decomposer(np.ascontiguousarray(store.images[options.image]))
         for slot in _chosen_slots(decomposition, options):
             for show in options.show:
-                name = f"traversal_{options.store.name}_{options.checkpoint.stem}_image{options.image}_slot{slot + 1}"
+                name = f"traversal_{options.store.name}_{network}_image{options.image}_slot{slot + 1}"
                 figure = traverse(
                     decomposer,
                     decomposition,
@@ -129,7 +130,7 @@ def _run(options: argparse.Namespace) -> int:
                     extent=options.range,
                     steps=options.steps,
                     show=show,
-                    title=f"{options.checkpoint.stem}, image {options.image}, slot {slot + 1}, {show}",
+                    title=f"{network}, image {options.image}, slot {slot + 1}, {show}",
                 )
                 target = options.output / f"{name}_{show}.{options.format}"
                 report.say(console, f"wrote {figures.save_figure(figure, target)}")

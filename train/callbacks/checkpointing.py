@@ -113,6 +113,10 @@ class RunCheckpoint(Checkpoint):
         if not trainer.sanity_checking and trainer.global_step == self._saved_step:
             self._save(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step != self._saved_step:  # ended early, by --trainer.max_time for example
+            self._save(trainer)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._former_handlers.items():
             signal.signal(number, handler)

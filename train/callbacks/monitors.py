@@ -56,6 +56,6 @@ class CollapseMonitor(Callback):
             rank_zero_warn(
                 f"collapse: at step {trainer.global_step} one slot owns {share:.1%} of the pixels. What helps: a "
                 "pre-trained attention held still at first (--model.pretrained, --model.hold_attention_steps), another "
-                "start of the mask KL's weight (--model.objective.gamma_start), GECO (--model.objective.geco), another "
-                "seed"
+                "start of the mask KL's weight (--model.objective.gamma_start and gamma_steps), GECO "
+                "(--model.objective.geco), another seed"
             )

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
+from monet_perception.files import replacing
 from monet_perception.networks import MonetOutput
 from monet_perception.palette import track_colours
 
@@ -58,8 +60,13 @@ class DecompositionPictures(Callback):
             outputs["log_masks"][:SHOWN],
             output.reconstructions[:SHOWN] if isinstance(output, MonetOutput) else None,
         )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_image(grid, self.folder / f"step_{trainer.global_step:07d}.png")
+        path = self.folder / f"step_{trainer.global_step:07d}.png"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                save_image(grid, temporary, format="png")
+        except OSError as error:
+            rank_zero_warn(f"{path} was not written: {error}; training goes on")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("decomposition", grid.cpu().numpy(), trainer.global_step)

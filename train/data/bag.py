@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 GROUP_SECONDS = 10
 """Frames of one such stretch stay on one side of a split: neighbours look the same."""
+GROUPS = 20
+"""Stretches of a bag that is too short for as many of that length: one of them is enough for validation."""
 
 
 class Bag:
@@ -56,6 +58,7 @@ class Bag:
             self.topic = _image_topic(reader, topic, source)
             self.labels_topic = _image_topic(reader, labels_topic, source) if labels_topic else None
             messages = reader.topics[self.topic].msgcount
+            self.stretch = min(GROUP_SECONDS * 1_000_000_000, reader.duration // GROUPS + 1)  # ns
         self.records = -(-messages // every)
         self.layout = StoreLayout(
             dataset="bag",
@@ -108,7 +111,7 @@ class Bag:
         crop = self.crop or centre_square(*image.shape[:2])
         small = resize_image(cut(image, crop), self.size)
         small_labels = None if labels is None else resize_map(cut(labels, crop), self.size)
-        return Sample(record, small, small_labels, group=elapsed // (GROUP_SECONDS * 1_000_000_000))
+        return Sample(record, small, small_labels, group=elapsed // self.stretch)
 
     def _find_labels(self, reader: AnyReader, image: Any, time: int) -> NDArray[np.uint8] | None:
         """The label map with the image's stamp, among the messages of half a second around it."""

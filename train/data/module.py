@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.loops.progress import _ProcessedTracker
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -149,6 +150,11 @@ class SceneData(lightning.LightningDataModule):
         """Of the training store; needs no `setup`."""
         return Manifest.read(self.store)
 
+    @property
+    def val_manifest(self) -> Manifest:
+        """Of the store that the validation images come from, which may have other labels; needs no `setup`."""
+        return Manifest.read(self.val_store or self.store)
+
     def setup(self, stage: str | None = None) -> None:
         """Open the stores.
 
@@ -162,6 +168,7 @@ class SceneData(lightning.LightningDataModule):
             except ValueError as error:
                 raise StoreError(f"{self.store}: {error}") from error
             self.train_set, self.val_set = StoreDataset(store, train), StoreDataset(store, val)
+            rank_zero_info(f"{self.store}: {len(train)} images for training, {len(val)} for validation")
             return
         val_store = Store.open(self.val_store)
         if val_store.images.shape[1:] != store.images.shape[1:]:

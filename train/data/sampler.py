@@ -101,8 +101,9 @@ def split_indices(
     sizes = np.bincount(group)
     order = np.random.default_rng(seed).permutation(len(sizes))
     # The group that crosses the wanted share goes to whichever side comes closer to it.
-    reached = np.cumsum(sizes[order])
-    taken = int(np.argmin(np.abs(reached - fraction * count))) + 1
+    taken = int(np.argmin(np.abs(np.cumsum(sizes[order]) - fraction * count))) + 1
+    if taken == 1:  # the first may hold far more than wanted, where another comes close
+        order = order[np.argsort(np.abs(sizes[order] - fraction * count), kind="stable")]
     if taken == len(sizes):
         what = "images" if groups is None else "groups of images"
         raise ValueError(
