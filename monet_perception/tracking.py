@@ -27,6 +27,7 @@ has none. Only a fragment that lasts for `fragment_time` becomes an object of it
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
@@ -50,6 +51,14 @@ Array = NDArray[np.float64]
 
 NO_TRACK = -1
 """Track id of a slot that is empty, a fragment of another, or too new to have one."""
+STEP_BACK = 0.1
+"""Seconds by which a stamp may go back, and counts as no time passed: clocks are set, and drivers disorder frames."""
+GAP_FRAMES = 5
+"""Multiple of the usual time between two frames that is a gap, so that slow cameras and networks keep their tracks."""
+LONGEST_INTERVAL = 10.0
+"""Seconds between two frames that are a gap however slow the camera is, unless `max_absence` is longer."""
+_INTERVALS = 5
+"""Times between frames, the last ones, whose median is the usual one."""
 
 
 @dataclass(eq=False)
@@ -129,7 +138,7 @@ class TrackerSettings:
     Attributes:
         max_absence: seconds a track may be missing, from the first frame that lacks it, before it is forgotten.
             Counted so, and not from when it was last seen, because a slow network must not lose its objects between
-            two frames.
+            two frames. Where no frame came for longer (and for `GAP_FRAMES` times the usual), all are forgotten.
         min_area: smallest share of the image that a slot has to own, or it is empty.
         min_confidence: smallest `slots.mask_confidence`, or the slot is empty.
         min_ownership: smallest `slots.mask_ownership`, or the slot is empty.
@@ -183,16 +192,20 @@ class Tracker:
 
     Ids count up from 0 and are never used twice, not even after a reset. Slots get -1 that are empty, that are
     fragments of an object whose id another slot has, or that hold something not yet confirmed. What is there in the
-    first frame is confirmed at once. The order of the slots within a frame doesn't matter. A stamp that goes backwards
-    (a bag that starts again) forgets all tracks. One tracker serves one camera; it isn't thread-safe.
+    first frame is confirmed at once. The order of the slots within a frame doesn't matter. A stamp that goes back by
+    `STEP_BACK` or more (a bag that starts again) forgets all tracks, and so does a gap between two frames, after which
+    nothing says that what is there was there before. One tracker serves one camera; it isn't thread-safe.
 
     Attributes:
         settings: what it goes by; others may take their place between two frames.
+        resets: how often `update` forgot all tracks: a gap, a stamp that went back, or another network.
     """
 
     def __init__(self, settings: TrackerSettings = DEFAULT_SETTINGS) -> None:
         self.settings = settings
+        self.resets = 0
         self._next_id = 0
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
         self.reset()
 
     def reset(self) -> None:
@@ -221,7 +234,10 @@ class Tracker:
             ValueError: shapes don't fit together, or a value isn't finite. The tracks are then as they were before.
         """
         masks, mean, log_sigma = _checked(masks, latent_mean, latent_log_sigma, stamp)
-        if stamp < self._stamp or self._incompatible(masks, mean):
+        if 0 < self._stamp - stamp < STEP_BACK:
+            stamp = self._stamp
+        if stamp < self._stamp or self._gap(stamp) or self._incompatible(masks, mean):
+            self.resets += bool(self._tracks)
             self.reset()
         frame = _Frame(masks, owned_pixels(masks), mean, log_sigma, background_slots(masks), stamp)
         slots = self._trackable(frame)
@@ -238,6 +254,15 @@ class Tracker:
         for slot, track in seen.items():
             ids[slot] = track.track_id
         return ids
+
+    def _gap(self, stamp: float) -> bool:
+        """Whether so much time passed since the last frame that its tracks say nothing of this one."""
+        passed = stamp - self._stamp
+        if not math.isfinite(passed):  # the first frame
+            return False
+        usual = float(np.median(self._intervals)) if self._intervals else math.inf
+        self._intervals.append(passed)
+        return passed > max(self.settings.max_absence, min(GAP_FRAMES * usual, LONGEST_INTERVAL))
 
     def _incompatible(self, masks: NDArray[np.float32], mean: Array) -> bool:
         """Whether the frame comes from another network (mask or latent size) than the tracks."""

@@ -203,6 +203,39 @@ def test_a_stamp_that_goes_backwards_starts_anew_and_no_id_is_given_twice():
     assert tracker.update(*frame, stamp=4.1).tolist() == [4, 5]
 
 
+@given(st.floats(0.001, 0.099), st.integers(1, 5))
+def test_a_stamp_a_little_back_is_no_time_passed(back, late):
+    tracker = Tracker()
+    frame = (scene(disc(6, 6, 3)), *latents(0, 1))
+    ids = [tracker.update(*frame, stamp=5 + 0.1 * step - back * (step == late)).tolist() for step in range(8)]
+    assert ids == [[0, 1]] * 8
+    assert tracker.resets == 0
+
+
+@pytest.mark.parametrize(("interval", "gap", "goes_on"), [
+    (0.1, 0.9, True),
+    (0.1, 1.2, False),  # longer than max_absence
+    (0.1, 3600.0, False),
+    (2.0, 9.0, True),  # a slow camera that lost some frames
+    (2.0, 11.0, False),
+])  # fmt: skip
+def test_after_a_gap_nothing_is_what_was_there_before(interval, gap, goes_on):
+    tracker = Tracker(TrackerSettings(max_absence=1.0))
+    for step in range(6):
+        tracker.update(scene(disc(6, 6, 3)), *latents(0, 1), stamp=interval * step)
+    ids = tracker.update(scene(disc(6, 6, 3)), *latents(0, 1), stamp=5 * interval + gap)
+    assert ids.tolist() == ([0, 1] if goes_on else [2, 3])
+    assert tracker.resets == (not goes_on)
+
+
+def test_a_camera_that_becomes_slow_keeps_its_tracks_once_that_is_usual():
+    tracker = Tracker(TrackerSettings(max_absence=1.0))
+    stamps = [*np.arange(0.0, 2.0, 0.1), *np.arange(4.0, 24.0, 2.0)]
+    ids = [tracker.update(scene(disc(6, 6, 3)), *latents(0, 1), stamp=stamp).tolist() for stamp in stamps]
+    assert ids[-1] == ids[-4]
+    assert tracker.resets <= 3
+
+
 def test_another_network_starts_anew():
     tracker = Tracker()
     tracker.update(scene(disc(6, 6, 3)), *latents(0, 1), stamp=0.0)
