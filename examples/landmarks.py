@@ -83,12 +83,9 @@ class View:
 
     def contains(self, position: Array) -> bool:
         """Whether a point [3] of the world is in the picture, at least `VIEW_MARGIN` of its size away from the edge."""
-        x, y, z = self.camera[:3, :3].T @ (position - self.camera[:3, 3])
-        if z <= 0:
-            return False
-        u = (self.intrinsics.fx * x / z + self.intrinsics.cx - self.roi.x) / self.roi.width
-        v = (self.intrinsics.fy * y / z + self.intrinsics.cy - self.roi.y) / self.roi.height
-        return bool(min(u, v) >= VIEW_MARGIN and max(u, v) <= 1 - VIEW_MARGIN)
+        (pixel,) = self.intrinsics.project([self.camera[:3, :3].T @ (position - self.camera[:3, 3])])
+        place = (pixel - [self.roi.x, self.roi.y]) / [self.roi.width, self.roi.height]
+        return bool(((place >= VIEW_MARGIN) & (place <= 1 - VIEW_MARGIN)).all())  # NaN: out of the lens's sight
 
     def hides(self, near: Observation, position: Array) -> bool:
         """Whether an observation stands before a point of the world: nearer, and at least in part on the same ray."""

@@ -28,13 +28,14 @@ from landmarks import LandmarkMap, Observation, View, to_world
 from map_report import draw_map, match_landmarks, table
 from numpy.typing import NDArray
 
+from monet_perception.calibration import camera_intrinsics
 from monet_perception.clip import CAMERA_INFO, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
 from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.recording import (
+    POSE_WITHIN,
     Frame,
     TrueObject,
-    camera_intrinsics,
     label_masks,
     pose_matrix,
     read_frames,
@@ -74,17 +75,18 @@ Observer = Callable[[Frame], tuple[list[Observation], Region]]
 """Slots of a frame in the world, and the pixels of the image that they come from."""
 
 
-def survey_recording(path: Path, observe: Observer) -> Survey:
+def survey_recording(path: Path, observe: Observer, *, rectified: bool = False) -> Survey:
     """Fuses a recording frame by frame.
 
     Args:
         path: MCAP file or bag folder.
         observe: from `network_observer` or `label_observer`.
+        rectified: whether its images are.
     Raises:
-        ValueError: the recording lacks camera_info, depth or poses.
+        ValueError: the recording lacks camera_info, depth or poses, or has none for any image.
     """
     survey = Survey()
-    for number, frame in enumerate(read_frames(path)):
+    for number, frame in enumerate(read_frames(path, rectified=rectified)):
         if frame.depth is None or frame.camera is None:
             raise ValueError(f"{path} has no depth or no camera poses: landmarks need both")
         observations, roi = observe(frame)
@@ -151,7 +153,7 @@ def _objects_in_view(frame: Frame) -> dict[int, TrueObject]:
 # From a running node -------------------------------------------------------------------------------
 
 
-def survey_topics(slots: str, pose: str, camera_info: str, duration: float) -> Survey:
+def survey_topics(slots: str, pose: str, camera_info: str, duration: float, *, rectified: bool = False) -> Survey:
     """Fuses what a running `decompose` node publishes, until Ctrl-C or `duration` seconds (infinite: no end).
 
     Args:
@@ -159,6 +161,7 @@ def survey_topics(slots: str, pose: str, camera_info: str, duration: float) -> S
         pose: topic of geometry_msgs/PoseStamped, the camera's optical frame in the world.
         camera_info: topic of sensor_msgs/CameraInfo; without it landmarks that are no longer seen stay on the map.
         duration: seconds.
+        rectified: whether the node's images are.
     """
     import rclpy
     from rclpy.executors import ExternalShutdownException
@@ -166,7 +169,7 @@ def survey_topics(slots: str, pose: str, camera_info: str, duration: float) -> S
     rclpy.init()
     node = rclpy.create_node("slot_map")
     survey = Survey()
-    listener = _Listener(node, survey, slots, pose, camera_info)
+    listener = _Listener(node, survey, slots, pose, camera_info, rectified)
     end = node.get_clock().now().nanoseconds * 1e-9 + duration
     try:
         while rclpy.ok() and node.get_clock().now().nanoseconds * 1e-9 < end:
@@ -183,11 +186,10 @@ def survey_topics(slots: str, pose: str, camera_info: str, duration: float) -> S
 class _Listener:
     """Subscriptions of the live map: joins each SlotArray with the camera's pose of the same stamp."""
 
-    POSE_WITHIN = 0.05  # seconds between an image and the pose that is taken for it
     POSES_KEPT = 500
     FRAMES_WAITING = 50
 
-    def __init__(self, node: Node, survey: Survey, slots: str, pose: str, camera_info: str) -> None:
+    def __init__(self, node: Node, survey: Survey, slots: str, pose: str, camera_info: str, rectified: bool) -> None:
         from geometry_msgs.msg import PoseStamped
         from monet_perception_msgs.msg import SlotArray
         from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -197,7 +199,7 @@ class _Listener:
         self._survey = survey
         self._poses: dict[float, Array] = {}
         self._topics = {slots: 0, pose: 0}
-        self._slots, self._pose = slots, pose
+        self._slots, self._pose, self._rectified = slots, pose, rectified
         self._waiting: deque[Any] = deque(maxlen=self.FRAMES_WAITING)
         self._unplaced = 0
         self._intrinsics: Intrinsics | None = None
@@ -216,7 +218,7 @@ class _Listener:
 
     def _on_info(self, message: Any) -> None:
         if message.k[0] > 0:  # zero: a camera that isn't calibrated
-            self._intrinsics = camera_intrinsics(message)
+            self._intrinsics = camera_intrinsics(message, rectified=self._rectified)
 
     def _on_objects(self, message: Any) -> None:
         self._survey.objects.update(true_objects(message))
@@ -233,7 +235,7 @@ class _Listener:
         while self._waiting and self._poses:
             stamp = _seconds(self._waiting[0].header)
             nearest = min(self._poses, key=lambda other: abs(other - stamp))
-            placed = abs(nearest - stamp) <= self.POSE_WITHIN
+            placed = abs(nearest - stamp) <= POSE_WITHIN
             if not placed and max(self._poses) <= stamp:
                 return
             message = self._waiting.popleft()
@@ -251,7 +253,7 @@ class _Listener:
             if not count:
                 print(f"nothing came on {topic}", file=sys.stderr)
         if self._unplaced:
-            print(f"left out {self._unplaced} frames without a pose within {self.POSE_WITHIN} s", file=sys.stderr)
+            print(f"left out {self._unplaced} frames without a pose within {POSE_WITHIN} s", file=sys.stderr)
 
 
 def message_observations(message: Any, camera: Array) -> list[Observation]:
@@ -287,6 +289,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--camera-info", default=CAMERA_INFO, help="CameraInfo topic: what is in view (default: %(default)s)"
     )
+    parser.add_argument("--rectified", action="store_true", help="the images are: camera_info's P counts, not K and D")
     parser.add_argument(
         "--duration", type=float, default=float("inf"), help="seconds to listen (default: until Ctrl-C)"
     )
@@ -302,9 +305,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.bag:
             observer = label_observer() if options.masks == "truth" else network_observer(options.checkpoint)
-            survey = survey_recording(options.bag, observer)
+            survey = survey_recording(options.bag, observer, rectified=options.rectified)
         else:
-            survey = survey_topics(options.slots, options.pose, options.camera_info, options.duration)
+            topics = options.slots, options.pose, options.camera_info
+            survey = survey_topics(*topics, options.duration, rectified=options.rectified)
     except (OSError, ValueError) as error:
         print(f"slot_map: {error}", file=sys.stderr)
         return 1

@@ -22,10 +22,12 @@ What the numbers mean
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from monet_perception.lens import Distortion
 from monet_perception.region import Region
 from monet_perception.slots import background_slots
 
@@ -60,7 +62,13 @@ DEPTH_NOISE = (0.003, 0.002)
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """Pinhole camera of the undistorted source image, in pixels.
+    """Camera of the source image, in pixels: a pinhole, behind a lens where the image isn't rectified.
+
+    Attributes:
+        fx, fy: focal lengths.
+        cx, cy: principal point.
+        width, height: of the image.
+        distortion: by the lens; None for rectified images.
 
     Raises:
         ValueError: focal length or size isn't positive and finite, or the principal point isn't finite.
@@ -72,12 +80,23 @@ class Intrinsics:
     cy: float
     width: int
     height: int
+    distortion: Distortion | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.fx, self.fy, self.cx, self.cy]).all() and self.fx > 0 and self.fy > 0):
             raise ValueError(f"fx and fy must be positive and finite, cx and cy finite: {self}")
         if self.width <= 0 or self.height <= 0:
             raise ValueError(f"width and height must be positive: {self}")
+
+    def project(self, points: ArrayLike) -> Array:
+        """Pixels (u, v) of points [N, 3] of the optical frame, [N, 2]; NaN behind the camera and where the lens sees
+        nothing."""
+        x, y, z = np.asarray(points, np.float64).T
+        z = np.where(z > 0, z, np.nan)
+        seen = np.stack([x / z, y / z], axis=1)
+        if self.distortion is not None:
+            seen = self.distortion.distort(seen)
+        return seen * [self.fx, self.fy] + [self.cx, self.cy]
 
 
 @dataclass(frozen=True)
@@ -97,7 +116,8 @@ class SlotGeometry:
 
 
 def back_project(roi: Region, shape: tuple[int, int], depth: ArrayLike, intrinsics: Intrinsics) -> Array:
-    """3D points at the centres of the pixels of a mask, [H, W, 3] in metres; NaN where there is no depth.
+    """3D points at the centres of the pixels of a mask, [H, W, 3] in metres; NaN where there is no depth, and where the
+    lens sees nothing.
 
     Depth is looked up, not interpolated: between two surfaces there is nothing. A depth image of another resolution
     than the source, registered to it, is looked up at the same place.
@@ -121,9 +141,20 @@ def back_project(roi: Region, shape: tuple[int, int], depth: ArrayLike, intrinsi
     with np.errstate(invalid="ignore"):
         hole = ~(np.isfinite(z) & (z > 0) & np.outer(row_inside, column_inside))
     z[hole] = np.nan
-    x = (u - intrinsics.cx) / intrinsics.fx
-    y = (v - intrinsics.cy) / intrinsics.fy
-    return np.stack([x[None, :] * z, y[:, None] * z, z], axis=-1)
+    x, y = _rays(intrinsics, tuple(u.tolist()), tuple(v.tolist()))
+    z[np.isnan(x)] = np.nan
+    return np.stack([x * z, y * z, z], axis=-1)
+
+
+@lru_cache(maxsize=8)  # of a lens it takes a millisecond, and the same for each frame
+def _rays(intrinsics: Intrinsics, u: tuple[float, ...], v: tuple[float, ...]) -> tuple[Array, Array]:
+    """x / z and y / z of what is seen at columns u [W] and rows v [H], [H, W] each; NaN where the lens sees nothing."""
+    x = (np.array(u) - intrinsics.cx) / intrinsics.fx
+    y = (np.array(v) - intrinsics.cy) / intrinsics.fy
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    if intrinsics.distortion is not None:
+        grid = intrinsics.distortion.undistort(grid.reshape(-1, 2)).reshape(grid.shape)
+    return grid[..., 0], grid[..., 1]
 
 
 def _sample_pixels(

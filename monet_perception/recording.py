@@ -5,7 +5,10 @@ Needs `rosbags` and `rosbags-image` (`pip install monet_perception[demo]`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,22 @@ from rosbags.highlevel import AnyReader
 from rosbags.image import message_to_cvimage
 from scipy.spatial.transform import Rotation
 
+from monet_perception.calibration import camera_intrinsics
 from monet_perception.clip import CAMERA_INFO, DEPTH, IMAGES, LABELS, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.region import Region, centre_square
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
-NEWEST_STAMPS = 50
-"""Stamps that may wait for their remaining messages and the first camera_info; the oldest is left out beyond that."""
+DEPTH_WITHIN = 0.02
+"""Seconds between an image and the depth image that is taken for it, as the node's `depth_tolerance`."""
+POSE_WITHIN = 0.05
+"""Seconds between an image and the camera's pose that is taken for it."""
+WAITING = 50
+"""Images that may wait for what belongs to them and for the first camera_info; the oldest is left out beyond that."""
+_WITHIN = {DEPTH: DEPTH_WITHIN, LABELS: 0.0, POSE: POSE_WITHIN}
+# How much of each topic is kept: what waiting images may still need. Poses are small, and come at up to a kilohertz.
+_KEPT = {DEPTH: WAITING, LABELS: WAITING, POSE: 40 * WAITING}
 
 
 @dataclass(frozen=True)
@@ -58,14 +69,20 @@ class Frame:
     objects: dict[int, TrueObject] = field(default_factory=dict)
 
 
-def read_frames(path: str | Path) -> Iterator[Frame]:
-    """Frames of a recording in order, each complete with what its topics have for its stamp.
+def read_frames(path: str | Path, *, rectified: bool = False) -> Iterator[Frame]:
+    """Frames of a recording in order: each image with what its topics have for it.
 
-    Frames that were recorded before the first camera_info come as soon as that is there.
+    Labels are of the image's own stamp, depth and pose of the nearest within `DEPTH_WITHIN` and `POSE_WITHIN`. An image
+    that lacks one of them is left out. Frames that were recorded before the first camera_info come as soon as that is
+    there.
 
+    Args:
+        path: MCAP file or folder of a ROS 2 bag.
+        rectified: whether its images are.
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the recording has no images on one of the topics `IMAGES`, or no camera_info on `CAMERA_INFO`.
+        ValueError: the recording has no images on one of the topics `IMAGES`, no camera_info on `CAMERA_INFO`, or for
+            none of its images all that its topics should have.
     """
     with AnyReader([Path(path)]) as reader:
         topics = {connection.topic for connection in reader.connections}
@@ -74,27 +91,123 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
             raise ValueError(f"{path} has no images on {' or '.join(IMAGES)}; its topics are {sorted(topics)}")
         if CAMERA_INFO not in topics:
             raise _no_camera_info(path, topics)
-        wanted = {image_topic} | ({DEPTH, LABELS, POSE} & topics)
-        used = [c for c in reader.connections if c.topic in wanted | {CAMERA_INFO, OBJECTS}]
-        waiting: dict[int, dict[str, Any]] = {}
+        joiner = _Joiner(image_topic, [topic for topic in _WITHIN if topic in topics])
+        used = [c for c in reader.connections if c.topic in joiner.names | {CAMERA_INFO, OBJECTS}]
         intrinsics: Intrinsics | None = None
         objects: dict[int, TrueObject] = {}
         for connection, _, raw in reader.messages(connections=used):
             message: Any = reader.deserialize(raw, connection.msgtype)
             if connection.topic == CAMERA_INFO:
-                intrinsics = camera_intrinsics(message)
+                intrinsics = camera_intrinsics(message, rectified=rectified)
             elif connection.topic == OBJECTS:
                 objects = true_objects(message)
             else:
-                stamp = stamp_nanoseconds(message.header)
-                waiting.setdefault(stamp, {})[connection.topic] = message
-                if len(waiting) > NEWEST_STAMPS:
-                    del waiting[min(waiting)]
+                joiner.add(connection.topic, message)
             if intrinsics is not None:
-                for stamp in sorted(stamp for stamp, parts in waiting.items() if parts.keys() == wanted):
-                    yield _frame(waiting.pop(stamp), stamp, image_topic, intrinsics, objects)
+                for parts in joiner.complete():
+                    yield _frame(parts, image_topic, intrinsics, objects)
         if intrinsics is None:
             raise _no_camera_info(path, topics)
+        for parts in joiner.complete(ended=True):
+            yield _frame(parts, image_topic, intrinsics, objects)
+        if not joiner.joined:
+            raise ValueError(f"{path}: {joiner.fault()}")
+
+
+@dataclass
+class _Topic:
+    """What came on a topic lately, by stamp.
+
+    Attributes:
+        name: of the topic.
+        stamps: nanoseconds, in order; and the messages.
+        misses: images for which nothing came near enough.
+        nearest_miss: seconds between the luckiest of them and what is nearest to it.
+    """
+
+    name: str
+    stamps: list[int] = field(default_factory=list)
+    messages: list[Any] = field(default_factory=list)
+    misses: int = 0
+    nearest_miss: float = math.inf
+
+    def add(self, message: Any) -> None:
+        """Keeps a message, and no more than waiting images may need."""
+        stamp = stamp_nanoseconds(message.header)
+        place = bisect_left(self.stamps, stamp)
+        self.stamps.insert(place, stamp)
+        self.messages.insert(place, message)
+        if len(self.stamps) > _KEPT[self.name]:
+            del self.stamps[0], self.messages[0]
+
+    def passed(self, stamp: int) -> bool:
+        """Whether nothing nearer to a stamp can come: messages of a topic come in order."""
+        return bool(self.stamps) and self.stamps[-1] >= stamp
+
+    def find(self, stamp: int) -> Any | None:
+        """The message nearest to a stamp; None, and a miss, if that is too far away."""
+        place = bisect_left(self.stamps, stamp)
+        around = [near for near in (place - 1, place) if 0 <= near < len(self.stamps)]
+        nearest = min(around, key=lambda near: abs(self.stamps[near] - stamp), default=None)
+        apart = math.inf if nearest is None else abs(self.stamps[nearest] - stamp) / NANOSECONDS
+        if nearest is not None and apart <= _WITHIN[self.name]:
+            return self.messages[nearest]
+        self.misses += 1
+        self.nearest_miss = min(self.nearest_miss, apart)
+        return None
+
+
+class _Joiner:
+    """Finds for each image what belongs to it.
+
+    Args:
+        image_topic: of the images.
+        others: topics that each image should have something of.
+    """
+
+    def __init__(self, image_topic: str, others: Iterable[str]) -> None:
+        self._image_topic = image_topic
+        self._topics = [_Topic(name) for name in others]
+        self._waiting: deque[Any] = deque(maxlen=WAITING)
+        self._images = self.joined = 0
+
+    @property
+    def names(self) -> set[str]:
+        """Of all topics."""
+        return {self._image_topic, *(topic.name for topic in self._topics)}
+
+    def add(self, name: str, message: Any) -> None:
+        """Takes the next message of a topic."""
+        if name == self._image_topic:
+            self._images += 1
+            self._waiting.append(message)
+        else:
+            next(topic for topic in self._topics if topic.name == name).add(message)
+
+    def complete(self, *, ended: bool = False) -> Iterator[dict[str, Any]]:
+        """Messages by topic of each image for which nothing nearer can come; `ended`: nothing comes at all."""
+        while self._waiting:
+            stamp = stamp_nanoseconds(self._waiting[0].header)
+            given_up = ended or len(self._waiting) == WAITING
+            if not given_up and not all(topic.passed(stamp) for topic in self._topics):
+                return
+            parts = {topic.name: topic.find(stamp) for topic in self._topics}
+            parts[self._image_topic] = self._waiting.popleft()
+            if all(message is not None for message in parts.values()):
+                self.joined += 1
+                yield parts
+
+    def fault(self) -> str:
+        """Why no image is complete, for a person."""
+        if not self._images:
+            return f"no image came on {self._image_topic}"
+        worst = max(self._topics, key=lambda topic: topic.misses)
+        if math.isinf(worst.nearest_miss):
+            return f"nothing came on {worst.name}"
+        return (
+            f"no image has all that belongs to it: {worst.misses} of {self._images} have nothing on {worst.name} "
+            f"within {_WITHIN[worst.name]} s of their stamps; the nearest is {worst.nearest_miss:.3f} s away"
+        )
 
 
 def _no_camera_info(path: str | Path, topics: set[str]) -> ValueError:
@@ -104,11 +217,10 @@ def _no_camera_info(path: str | Path, topics: set[str]) -> ValueError:
     )
 
 
-def _frame(
-    parts: dict[str, Any], stamp: int, image_topic: str, intrinsics: Intrinsics, objects: dict[int, TrueObject]
-) -> Frame:
-    image = message_to_cvimage(parts[image_topic], "rgb8").astype(np.uint8, copy=False)
-    frame = Frame(stamp / NANOSECONDS, image, intrinsics, objects=dict(objects))
+def _frame(parts: dict[str, Any], image_topic: str, intrinsics: Intrinsics, objects: dict[int, TrueObject]) -> Frame:
+    message = parts[image_topic]
+    image = message_to_cvimage(message, "rgb8").astype(np.uint8, copy=False)
+    frame = Frame(stamp_nanoseconds(message.header) / NANOSECONDS, image, intrinsics, objects=dict(objects))
     if DEPTH in parts:
         depth = message_to_cvimage(parts[DEPTH])
         frame.depth = depth.astype(np.float32) * (np.float32(0.001) if depth.dtype == np.uint16 else np.float32(1))
@@ -117,16 +229,6 @@ def _frame(
     if POSE in parts:
         frame.camera = pose_matrix(parts[POSE].pose)
     return frame
-
-
-def camera_intrinsics(message: Any) -> Intrinsics:
-    """Intrinsics from a CameraInfo; its image has to be rectified.
-
-    Raises:
-        ValueError: an uncalibrated camera (zero focal length).
-    """
-    k = message.k
-    return Intrinsics(float(k[0]), float(k[4]), float(k[2]), float(k[5]), int(message.width), int(message.height))
 
 
 def pose_matrix(pose: Any) -> NDArray[np.float64]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -62,11 +65,14 @@ class View:
 
 
 def cast(objects: list[Ball | Box], camera: Array, intrinsics: Intrinsics, room: float = 3.0) -> View:
-    """What a camera at pose [4, 4] (optical frame to world, z up) sees: objects in a room of half side `room`."""
+    """What a camera at pose [4, 4] (optical frame to world, z up) sees: objects in a room of half side `room`.
+
+    Its lens, if it has one, is a plumb_bob.
+    """
     v, u = np.mgrid[: intrinsics.height, : intrinsics.width]
-    rays = np.stack(
-        [(u - intrinsics.cx) / intrinsics.fx, (v - intrinsics.cy) / intrinsics.fy, np.ones(u.shape)], -1
-    ).reshape(-1, 3)
+    pixels = np.stack([u, v], -1).reshape(-1, 1, 2).astype(np.float64)
+    matrix, coefficients = _lens(intrinsics)
+    rays = np.insert(cv2.undistortPoints(pixels, matrix, coefficients)[:, 0], 2, 1.0, axis=1)
     origin, world = camera[:3, 3], rays @ camera[:3, :3].T
     shell = np.array([room, room, room])
     _, depth = _slabs(origin - [0, 0, room], world, shell)
@@ -82,6 +88,12 @@ def cast(objects: list[Ball | Box], camera: Array, intrinsics: Intrinsics, room:
         depth.reshape(shape).astype(np.float32),
         colours[labels].reshape(*shape, 3).astype(np.uint8),
     )
+
+
+def _lens(intrinsics: Intrinsics) -> tuple[Array, Array]:
+    """OpenCV's camera matrix [3, 3] and the five coefficients of a plumb_bob."""
+    matrix = np.array([[intrinsics.fx, 0, intrinsics.cx], [0, intrinsics.fy, intrinsics.cy], [0, 0, 1]])
+    return matrix, np.array(intrinsics.distortion.coefficients if intrinsics.distortion else np.zeros(5))
 
 
 def look_at(position: tuple[float, float, float], target: tuple[float, float, float]) -> Array:
@@ -113,11 +125,16 @@ def write_recording(
     intrinsics: Intrinsics,
     rate: float = 10.0,
     topics: tuple[str, ...] = tuple(KINDS),
+    late: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """An MCAP with topics of the shipped clip, written by rosbags; each frame's messages in the order of `topics`."""
+    """An MCAP with topics of the shipped clip, written by rosbags; each frame's messages in the order of `topics`, with
+    stamps `late` by so many seconds."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = store.types
-    header = types["std_msgs/msg/Header"]
+
+    def header(nanoseconds: int):
+        time = types["builtin_interfaces/msg/Time"](nanoseconds // 10**9, nanoseconds % 10**9)
+        return types["std_msgs/msg/Header"](time, "camera_optical")
 
     def image(stamp, pixels, encoding):
         flat = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
@@ -129,19 +146,17 @@ def write_recording(
         connections = {topic: writer.add_connection(topic, KINDS[topic], typestore=store) for topic in topics}
         for number, camera in enumerate(cameras):
             nanoseconds = int(number * 1e9 / rate) + 1_000_000_000
-            stamp = header(
-                types["builtin_interfaces/msg/Time"](nanoseconds // 10**9, nanoseconds % 10**9), "camera_optical"
-            )
             view = cast(objects, camera, intrinsics)
+            stamp = {topic: header(nanoseconds + round(1e9 * late.get(topic, 0.0))) for topic in KINDS}
             messages = {
-                "/camera/camera_info": _camera_info(types, stamp, intrinsics),
+                "/camera/camera_info": _camera_info(types, stamp["/camera/camera_info"], intrinsics),
                 "/camera/objects": types["visualization_msgs/msg/MarkerArray"](
-                    [_marker(types, stamp, FIRST_OBJECT + i, thing) for i, thing in enumerate(objects)]
+                    [_marker(types, stamp["/camera/objects"], FIRST_OBJECT + i, o) for i, o in enumerate(objects)]
                 ),
-                "/camera/depth": image(stamp, (view.depth * 1000).astype(np.uint16), "16UC1"),
-                "/camera/labels": image(stamp, view.labels, "mono8"),
-                "/camera/pose": types["geometry_msgs/msg/PoseStamped"](stamp, _pose(types, camera)),
-                "/camera/image": image(stamp, view.image, "rgb8"),
+                "/camera/depth": image(stamp["/camera/depth"], (view.depth * 1000).astype(np.uint16), "16UC1"),
+                "/camera/labels": image(stamp["/camera/labels"], view.labels, "mono8"),
+                "/camera/pose": types["geometry_msgs/msg/PoseStamped"](stamp["/camera/pose"], _pose(types, camera)),
+                "/camera/image": image(stamp["/camera/image"], view.image, "rgb8"),
             }
             for place, topic in enumerate(topics):
                 written = store.serialize_cdr(messages[topic], KINDS[topic])
@@ -158,17 +173,19 @@ def _pose(types, matrix: Array):
 
 
 def _camera_info(types, header, intrinsics: Intrinsics):
-    k = np.array([intrinsics.fx, 0, intrinsics.cx, 0, intrinsics.fy, intrinsics.cy, 0, 0, 1], np.float64)
-    p = np.insert(k, [3, 6, 9], 0.0)
+    matrix, coefficients = _lens(intrinsics)
+    size = intrinsics.width, intrinsics.height
+    # As camera_calibration leaves it: P is there for the rectified images, also beside raw ones.
+    rectified = cv2.getOptimalNewCameraMatrix(matrix, coefficients, size, 0)[0] if coefficients.any() else matrix
     return types["sensor_msgs/msg/CameraInfo"](
         header,
         intrinsics.height,
         intrinsics.width,
         "plumb_bob",
-        np.zeros(5),
-        k,
+        coefficients,
+        matrix.ravel(),
         np.eye(3).ravel(),
-        p,
+        np.insert(rectified.ravel(), [3, 6, 9], 0.0),
         0,
         0,
         types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),

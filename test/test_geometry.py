@@ -1,7 +1,9 @@
 """Slots in 3D: where the centre is, how sure that is, and what depth cameras do to it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from ray_cast import FIRST_OBJECT, Ball, Box, cast, look_at
 from scipy.stats import chi2
 
 from monet_perception.geometry import Intrinsics, back_project, hidden_share, slot_geometry, weighted_quantile
+from monet_perception.lens import Distortion
 from monet_perception.slots import background_slots
 
 CAMERA = Intrinsics(fx=70.0, fy=70.0, cx=39.5, cy=31.5, width=80, height=64)
@@ -84,6 +87,67 @@ def test_weights_of_a_quantile_act_as_repetitions(samples, quantile):
     values, counts = map(np.array, zip(*samples, strict=True))
     repeated = weighted_quantile(np.repeat(values, counts), np.ones(counts.sum()), quantile)
     assert weighted_quantile(values, counts, quantile) == pytest.approx(repeated)
+
+
+# Behind a lens -------------------------------------------------------------------------------------
+
+LENSES = [
+    Distortion("plumb_bob", (-0.30, 0.09, 0.0005, -0.0003, 0.0)),
+    Distortion("plumb_bob", (-0.25, 0.06)),
+    Distortion("rational_polynomial", (0.4, -0.1, 0.0002, 0.0001, 0.02, 0.7, -0.1, 0.01)),
+    Distortion("equidistant", (0.02, -0.01, 0.003, -0.0005)),
+    Distortion("equidistant", ()),
+]
+
+
+def seen_by_opencv(points: np.ndarray, camera: Intrinsics) -> np.ndarray:
+    """Pixels [N, 2] of points [N, 3], by OpenCV's own camera models."""
+    matrix = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+    coefficients, still = np.array(camera.distortion.coefficients), np.zeros((3, 1))
+    coefficients = np.pad(coefficients, (0, max(0, 4 - len(coefficients))))
+    if camera.distortion.model == "equidistant":
+        return cv2.fisheye.projectPoints(points[:, None], still, still, matrix, coefficients)[0][:, 0]
+    return cv2.projectPoints(points, still, still, matrix, coefficients)[0][:, 0]
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_points_seen_through_a_lens_are_lifted_to_where_they_are(lens):
+    camera = replace(CAMERA, distortion=lens)
+    wall = np.full((CAMERA.height, CAMERA.width), 2.0, np.float32)
+    whole = SimpleNamespace(x=0, y=0, width=CAMERA.width, height=CAMERA.height)
+    points = back_project(whole, wall.shape, wall, camera).reshape(-1, 3)
+    v, u = np.mgrid[: CAMERA.height, : CAMERA.width].reshape(2, -1)
+    np.testing.assert_allclose(seen_by_opencv(points, camera), np.stack([u, v], axis=1), atol=1e-3)
+    np.testing.assert_allclose(camera.project(points), np.stack([u, v], axis=1), atol=1e-3)
+    straight = back_project(whole, wall.shape, wall, CAMERA).reshape(-1, 3)
+    assert np.abs(points - straight).max() > 0.05  # of which the lens is the cause
+
+
+def test_what_a_lens_cannot_have_seen_is_no_point():
+    lens = Distortion("plumb_bob", (-0.5,))  # bends no ray farther out than 0.544 focal lengths
+    camera = replace(CAMERA, fx=50.0, fy=50.0, distortion=lens)
+    wall = np.ones((CAMERA.height, CAMERA.width), np.float32)
+    whole = SimpleNamespace(x=0, y=0, width=CAMERA.width, height=CAMERA.height)
+    points = back_project(whole, wall.shape, wall, camera)
+    v, u = np.mgrid[: CAMERA.height, : CAMERA.width]
+    radius = np.hypot(u - CAMERA.cx, v - CAMERA.cy) / 50
+    assert np.isnan(points[radius > 0.55]).all()
+    assert np.isfinite(points[radius < 0.53]).all()
+    beside = [[3.0, 0.0, 1.0], [0.0, 0.0, -1.0], [0.1, 0.0, 1.0]]  # the polynomial alone would map the first to a pixel
+    assert np.isfinite(camera.project(beside)).all(axis=1).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("model", "coefficients", "fault"),
+    [
+        ("thin_prism", (0.1,), "'thin_prism' is not one of plumb_bob, rational_polynomial, equidistant"),
+        ("plumb_bob", (0.1, np.nan), "finite"),
+        ("equidistant", (0.1, 0.0, 0.0, 0.0, 0.1), "has 4 coefficients, not 5"),
+    ],
+)
+def test_lenses_that_are_not_known_are_refused(model, coefficients, fault):
+    with pytest.raises(ValueError, match=fault):
+        Distortion(model, coefficients)
 
 
 # The estimate --------------------------------------------------------------------------------------

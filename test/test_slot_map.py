@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from ray_cast import FIRST_OBJECT, KINDS, Ball, Box, look_at, write_recording
+from ray_cast import FIRST_OBJECT, KINDS, Ball, Box, cast, look_at, write_recording
 
-from monet_perception.clip import CAMERA_INFO
+from monet_perception.clip import CAMERA_INFO, DEPTH, POSE
 from monet_perception.geometry import Intrinsics, SlotGeometry
+from monet_perception.lens import Distortion
 from monet_perception.recording import label_masks, read_frames
 from monet_perception.region import Region
 
@@ -27,6 +28,7 @@ from slot_map import main  # noqa: E402
 
 CAMERA = Intrinsics(fx=90.0, fy=90.0, cx=63.5, cy=47.5, width=128, height=96)
 OBJECTS = [Ball((0.2, 0.5, 0.3), 0.3), Box((-0.3, -0.5, 0.25), (0.4, 0.5, 0.5), yaw=0.4)]
+WIDE = replace(CAMERA, fx=60.0, fy=60.0, distortion=Distortion("plumb_bob", (-0.30, 0.09, 0.0005, -0.0003, 0.0)))
 PATH = [look_at((-2.2, 0.8 - 0.08 * step, 1.0), (0.0, 0.0, 0.3)) for step in range(20)]
 
 
@@ -73,6 +75,27 @@ def test_frames_from_before_the_first_camera_info_are_not_lost(tmp_path):
     frames = list(read_frames(tmp_path / "late.mcap"))
     assert [round(frame.stamp, 3) for frame in frames] == [1.0, 1.1, 1.2]
     assert {frame.intrinsics for frame in frames} == {CAMERA}
+
+
+@given(depth=st.floats(-0.02, 0.02), pose=st.floats(-0.045, 0.045))
+@settings(max_examples=5)
+def test_depth_and_poses_of_nearby_stamps_belong_to_an_image(tmp_path_factory, depth, pose):
+    path = tmp_path_factory.mktemp("late") / "scene.mcap"
+    write_recording(path, OBJECTS, PATH[:4], CAMERA, late={DEPTH: depth, POSE: pose})
+    frames = list(read_frames(path))
+    assert [round(frame.stamp, 3) for frame in frames] == [1.0, 1.1, 1.2, 1.3]
+    for frame, camera in zip(frames, PATH[:4], strict=True):
+        np.testing.assert_allclose(frame.camera, camera, atol=1e-9)
+        np.testing.assert_allclose(frame.depth, cast(OBJECTS, camera, CAMERA).depth, atol=2e-3)
+
+
+@pytest.mark.parametrize(("topic", "late", "apart"), [(POSE, 10.0, "9.800"), (DEPTH, -0.03, "0.030")])
+def test_a_topic_whose_stamps_fit_no_image_is_named(tmp_path, capsys, topic, late, apart):
+    write_recording(tmp_path / "late.mcap", OBJECTS, PATH[:3], CAMERA, late={topic: late})
+    png = tmp_path / "map.png"
+    assert main(["--bag", str(tmp_path / "late.mcap"), "--masks", "truth", "--png", str(png)]) == 1
+    assert re.search(rf"3 of 3 have nothing on {topic} within .* the nearest is {apart}", capsys.readouterr().err)
+    assert not png.exists()
 
 
 # The map -------------------------------------------------------------------------------------------
@@ -261,6 +284,16 @@ def test_landmarks_of_a_recording_lie_on_the_true_objects(recording, tmp_path, c
     assert "found 2 of 2 true objects" in report
     assert float(re.search(r"over all true objects: ([\d.]+) cm", report)[1]) < 10
     assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_raw_images_of_a_wide_lens_are_undistorted(tmp_path, capsys):
+    def median_error(*options: str) -> float:
+        arguments = ["--bag", str(tmp_path / "wide.mcap"), "--masks", "truth", "--png", str(tmp_path / "map.png")]
+        assert main([*arguments, *options]) == 0
+        return float(re.search(r"over all true objects: ([\d.]+) cm", capsys.readouterr().out)[1])
+
+    write_recording(tmp_path / "wide.mcap", OBJECTS, PATH, WIDE)
+    assert median_error() < 10 < median_error("--rectified")
 
 
 def test_a_missing_recording_is_named(tmp_path, capsys):
