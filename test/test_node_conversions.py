@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image as PillowImage
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
+from monet_perception.geometry import Intrinsics
+from monet_perception.lens import Distortion
 from monet_perception.nodes import bridge
-from monet_perception.nodes.calibration import to_intrinsics
+from monet_perception.nodes.calibration import check_size, to_intrinsics
 from monet_perception.nodes.conversions import (
     COLOUR_ENCODINGS,
     DEPTH_ENCODINGS,
@@ -200,13 +202,35 @@ def camera_info(**fields: object) -> CameraInfo:
     return message
 
 
-def test_intrinsics():
-    found = to_intrinsics(camera_info(), 640, 480)
-    assert (found.fx, found.fy, found.cx, found.cy) == (500, 510, 320, 240)
-    rectified = to_intrinsics(camera_info(p=[400.0, 0, 310, 0, 0, 410, 230, 0, 0, 0, 1, 0]), 640, 480)
-    assert (rectified.fx, rectified.cx) == (400, 310)
-    binned = to_intrinsics(camera_info(binning_x=2, binning_y=2), 320, 240)
-    assert (binned.fx, binned.fy, binned.cx, binned.cy) == (250, 255, 160, 120)
+P = [400.0, 0, 310, 0, 0, 410, 230, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "rectified", "expected"),
+    [
+        ({}, False, Intrinsics(500, 510, 320, 240, 640, 480)),
+        ({"p": P}, False, Intrinsics(500, 510, 320, 240, 640, 480)),
+        ({"p": P}, True, Intrinsics(400, 410, 310, 230, 640, 480)),
+        ({}, True, Intrinsics(500, 510, 320, 240, 640, 480)),
+        ({"binning_x": 2, "binning_y": 2}, False, Intrinsics(250, 255, 160, 120, 320, 240)),
+        (
+            {"roi": RegionOfInterest(x_offset=20, width=300, height=400)},
+            False,
+            Intrinsics(500, 510, 300, 240, 300, 400),
+        ),
+        ({"d": [0.0] * 5, "distortion_model": "plumb_bob"}, False, Intrinsics(500, 510, 320, 240, 640, 480)),
+        (
+            {"p": P, "d": [0.1, 0.0, 0.0, 0.0], "distortion_model": "equidistant"},
+            False,
+            Intrinsics(500, 510, 320, 240, 640, 480, Distortion("equidistant", (0.1, 0.0, 0.0, 0.0))),
+        ),
+        ({"p": P, "d": [0.1], "distortion_model": "plumb_bob"}, True, Intrinsics(400, 410, 310, 230, 640, 480)),
+    ],
+)
+def test_intrinsics(fields, rectified, expected):
+    found = to_intrinsics(camera_info(**fields), rectified=rectified)
+    assert found == expected
+    check_size(found, expected.width, expected.height)
 
 
 @pytest.mark.parametrize(
@@ -214,12 +238,13 @@ def test_intrinsics():
     [
         (camera_info(k=[0.0] * 9), "not a calibration"),
         (camera_info(k=[float("nan")] * 9), "not a calibration"),
+        (camera_info(d=[0.1], distortion_model="odd"), "'odd' is not one of plumb_bob"),
         (camera_info(width=641), "641x480 pixels, the image has 640x480"),
     ],
 )
 def test_faults_of_camera_info_are_named(message, fault):
     with pytest.raises(MessageError, match=fault):
-        to_intrinsics(message, 640, 480)
+        check_size(to_intrinsics(message, rectified=False), 640, 480)
 
 
 @pytest.mark.parametrize("encoding", sorted(COLOUR_ENCODINGS | DEPTH_ENCODINGS))

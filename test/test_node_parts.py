@@ -1,4 +1,4 @@
-"""The node's parts that need no process: worker, network, depth matching, overlay, separation, reports."""
+"""The node's parts that need no process: worker, network, overlay, separation, reports."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import time
 import numpy as np
 import pytest
 import rclpy
-from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import given
 from hypothesis import strategies as st
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
+from sensor_msgs.msg import CompressedImage, Image
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.decomposer import Decomposer
 from monet_perception.labels import separated
 from monet_perception.networks import PRESETS, Monet
-from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.diagnostics import Report, Situation, Statistics, Thresholds
 from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
@@ -111,50 +108,6 @@ def test_the_network_comes_back_after_a_device_error(tmp_path):
         network.info()
 
 
-def header(milliseconds: int) -> Header:
-    seconds, rest = divmod(milliseconds, 1000)
-    return Header(stamp=Time(sec=seconds, nanosec=rest * 1_000_000))
-
-
-@given(st.lists(st.integers(0, 400), min_size=1, max_size=12, unique=True), st.integers(0, 400))
-def test_the_depth_image_nearest_in_time_is_found(stamps, wanted):
-    matcher = DepthMatcher(tolerance=0.02, patience=0.0)
-    for stamp in sorted(stamps):
-        matcher.add_depth(Image(header=header(stamp)))
-    matcher.add_info(CameraInfo(header=header(0)))
-    nearest = min(abs(stamp - wanted) for stamp in stamps)
-    found = matcher.match(header(wanted))
-    assert (found is not None) == (nearest <= 20)
-    if found is not None:
-        stamp = found[0].header.stamp
-        assert abs(stamp.sec * 1000 + stamp.nanosec // 1_000_000 - wanted) == nearest
-
-
-def test_a_depth_image_that_is_under_way_is_waited_for():
-    matcher = DepthMatcher(tolerance=0.02, patience=5.0)
-    matcher.add_info(CameraInfo())
-    matcher.add_depth(Image(header=header(0)))
-    threading.Timer(0.05, matcher.add_depth, [Image(header=header(100))]).start()
-    begin = time.monotonic()
-    assert matcher.match(header(100)) is not None
-    assert time.monotonic() - begin < 4
-
-
-def test_without_a_depth_camera_nothing_is_waited_for():
-    begin = time.monotonic()
-    assert DepthMatcher(patience=5.0).match(header(100)) is None
-    assert time.monotonic() - begin < 1
-
-
-def test_a_bag_that_starts_again_finds_its_depth():
-    matcher = DepthMatcher(patience=0.0)
-    matcher.add_info(CameraInfo())
-    for stamp in (5000, 5100, 0, 100):
-        matcher.add_depth(Image(header=header(stamp)))
-    assert matcher.match(header(100)) is not None
-    assert matcher.match(header(5100)) is None
-
-
 def halves() -> np.ndarray:
     """Masks [2, 8, 8]: slot 0 has the left half, slot 1 the right."""
     masks = np.zeros((2, 8, 8), np.float32)
@@ -206,7 +159,7 @@ def situation(**fields):
     values = {
         "state": "active", "listened": True, "listening_since": time.monotonic(), "publishers": "/camera",
         "elsewhere": (), "topic": "/image", "qos_fault": "", "network_fault": "", "recoveries": 0, "network": {},
-        "assessment": None,
+        "depth_topic": "/depth", "depth_publishers": 0, "track_resets": 0, "assessment": None,
     }  # fmt: skip
     return Situation(**{**values, **fields})
 

@@ -18,10 +18,11 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from monet_perception.assessment import Assessment
+from monet_perception.calibration import named_rectified
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.decomposer import Decomposer
 from monet_perception.nodes import conversions, diagnostics
-from monet_perception.nodes.calibration import check_camera_info
+from monet_perception.nodes.calibration import to_intrinsics
 from monet_perception.nodes.conversions import MessageError
 from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.inputs import Inputs
@@ -33,7 +34,7 @@ from monet_perception.nodes.process import LOG_EVERY, NOT_CONFIGURED, ros, spin
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_latents
 from monet_perception.nodes.worker import NewestFirstWorker
-from monet_perception.stamps import NANOSECONDS
+from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 from monet_perception.tracking import Tracker, TrackerSettings
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -125,7 +126,7 @@ class DecomposeNode(LifecycleNode):
             return FAILURE
         self._configuration_fault = ""
         tracker = Tracker(self._tracker_settings())
-        self._pipeline = Pipeline(self._network, tracker, self._depth, self._depth_broken)
+        self._pipeline = Pipeline(self._network, tracker, self._depth, self._depth_broken, self._rectified)
         self._worker = NewestFirstWorker(self._work, self._frame_failed, name="decompose")
         self._worker.start()
         super().on_activate(state)
@@ -185,11 +186,12 @@ class DecomposeNode(LifecycleNode):
             self._worker = None
         if self._network is not None:
             self._network.release()
-        self._depth.clear()
+        self._depth.clear_depth()
         self._assessment = None
 
     def _tear_down(self) -> None:
         self._stop_work()
+        self._depth.clear()
         if self._outputs is not None:
             self._outputs.destroy()
         self._outputs = self._inputs = self._network = self._pipeline = None
@@ -225,7 +227,7 @@ class DecomposeNode(LifecycleNode):
             self.get_logger().info(f"taking images from {inputs.topic}")
         else:
             inputs.unsubscribe()
-            self._depth.clear()
+            self._depth.clear_depth()
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.count("received")
@@ -240,6 +242,8 @@ class DecomposeNode(LifecycleNode):
         except MessageError as error:
             self._frame_broken(error)
             return
+        if not stamp_nanoseconds(message.header):
+            self._statistics.count("unstamped")
         if self._worker.offer(Arrival(message, time.monotonic())):
             self._statistics.count("dropped")
 
@@ -253,7 +257,7 @@ class DecomposeNode(LifecycleNode):
 
     def _on_info(self, message: CameraInfo) -> None:
         try:
-            check_camera_info(message)
+            to_intrinsics(message, rectified=self._rectified)
         except MessageError as error:
             self._depth_broken(error)
             return
@@ -266,9 +270,10 @@ class DecomposeNode(LifecycleNode):
         assert outputs is not None
         assert pipeline is not None
         wanted, style = outputs.listened(), self._style()
+        locate = not IN_3D.isdisjoint(wanted)
         try:
             frame = pipeline.run(
-                arrival.message, reconstruct=style.reconstruct(wanted), locate=not IN_3D.isdisjoint(wanted)
+                arrival.message, received=arrival.received, reconstruct=style.reconstruct(wanted), locate=locate
             )
         except MessageError as error:
             self._frame_broken(error)
@@ -277,6 +282,8 @@ class DecomposeNode(LifecycleNode):
         latency = time.monotonic() - arrival.received
         outputs.publish_rest(frame, wanted, style)
         self._statistics.answered(latency)
+        if locate:
+            self._statistics.located(found=frame.depth is not None, fault=frame.depth_fault)
         if time.monotonic() - self._assessed > self._settings["diagnostics_period"]:
             self._assess(pipeline, frame)
 
@@ -284,6 +291,12 @@ class DecomposeNode(LifecycleNode):
         """Assesses one frame for each report, after it was answered."""
         with contextlib.suppress(NetworkError):  # the frame is answered; the next one will tell of the error
             self._assessment, self._assessed = pipeline.assess(frame), time.monotonic()
+
+    @property
+    def _rectified(self) -> bool:
+        """Whether the images are rectified: by the parameter, or by their topic's name."""
+        given = self._settings["rectified"]
+        return named_rectified(self.resolve_topic_name("image")) if given == "auto" else bool(given == "true")
 
     def _style(self) -> Style:
         settings = self._settings
@@ -362,6 +375,9 @@ class DecomposeNode(LifecycleNode):
             elsewhere=inputs.elsewhere() if inputs is not None and not publishers else (),
             topic=inputs.topic if inputs is not None else self.resolve_topic_name("image"),
             qos_fault=inputs.qos_fault if inputs is not None else "",
+            depth_topic=self.resolve_topic_name("depth"),
+            depth_publishers=self.count_publishers("depth"),
+            track_resets=self._pipeline.tracker.resets if self._pipeline is not None else 0,
             network_fault=self._configuration_fault or (network.fault if network is not None else ""),
             recoveries=network.recoveries if network is not None else 0,
             network=network.description() if network is not None else {},

@@ -5,17 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
 KEPT = 12
-"""Messages of each kind that are kept: at 30 Hz the last 0.4 s, longer than a network takes for a frame."""
+"""Messages of each kind that are kept: what came shortly before the work on an image begins."""
 SILENT = 1.0
 """Seconds without a depth image after which none is waited for any more."""
+
+
+class NoDepthError(LookupError):
+    """An image has no depth; the text says why."""
 
 
 @dataclass
@@ -32,6 +38,8 @@ class DepthMatcher:
     _depths: deque[Image] = field(default_factory=lambda: deque(maxlen=KEPT), init=False, repr=False)
     _infos: deque[CameraInfo] = field(default_factory=lambda: deque(maxlen=KEPT), init=False, repr=False)
     _arrived: float = field(default=float("-inf"), init=False, repr=False)
+    _expected: int | None = field(default=None, init=False, repr=False)
+    _nearest: Image | None = field(default=None, init=False, repr=False)
     _change: threading.Condition = field(default_factory=threading.Condition, init=False, repr=False)
 
     def add_depth(self, message: Image) -> None:
@@ -41,6 +49,9 @@ class DepthMatcher:
                 self._depths.clear()
             self._depths.append(message)
             self._arrived = time.monotonic()
+            stamp, nearest = self._expected, self._nearest
+            if stamp is not None and (nearest is None or _apart(message, stamp) < _apart(nearest, stamp)):
+                self._nearest = message
             self._change.notify_all()
 
     def add_info(self, message: CameraInfo) -> None:
@@ -48,34 +59,81 @@ class DepthMatcher:
         with self._change:
             self._infos.append(message)
 
-    def clear(self) -> None:
-        """Forgets everything."""
+    def clear_depth(self) -> None:
+        """Forgets the depth images; the camera stays what it is."""
         with self._change:
             self._depths.clear()
-            self._infos.clear()
             self._arrived = float("-inf")
+            self._expected = self._nearest = None
 
-    def match(self, header: Header) -> tuple[Image, CameraInfo] | None:
-        """Depth image and camera_info of an image, None if either is missing.
+    def clear(self) -> None:
+        """Forgets everything."""
+        self.clear_depth()
+        with self._change:
+            self._infos.clear()
+
+    def expect(self, header: Header) -> None:
+        """Begins to look for the depth image of an image, which `match` will ask for.
+
+        Called before the network runs: while it does, more depth images may come than are kept.
+        """
+        with self._change:
+            self._expected = stamp_nanoseconds(header)
+            self._nearest = _nearest(self._depths, self._expected)
+
+    def match(self, header: Header) -> tuple[Image, CameraInfo]:
+        """Depth image and camera_info of an image.
 
         The camera_info is the one nearest in time, however far: some drivers send it once, and a lens doesn't change
         from frame to frame. The depth image has to lie within `tolerance`, or things that move would be
-        in the wrong place.
+        in the wrong place. Of those equally near, as all are whose driver doesn't set stamps, the newest is taken that
+        was there when it was expected.
+
+        Raises:
+            NoDepthError: either is missing.
         """
         stamp = stamp_nanoseconds(header)
         with self._change:
+            if self._expected != stamp:
+                self._expected, self._nearest = stamp, _nearest(self._depths, stamp)
             self._change.wait_for(lambda: not self._under_way(stamp), timeout=self.patience)
-            depth = min(self._depths, key=lambda message: _apart(message, stamp), default=None)
-            info = min(self._infos, key=lambda message: _apart(message, stamp), default=None)
-        if depth is None or info is None or _apart(depth, stamp) > self.tolerance * NANOSECONDS:
-            return None
+            depth, info = self._nearest, _nearest(self._infos, stamp)
+            self._expected = self._nearest = None
+            if depth is None:
+                raise NoDepthError("no depth image has come")
+            if _apart(depth, stamp) > self.tolerance * NANOSECONDS:
+                raise NoDepthError(self._too_far(depth, stamp))
+        if info is None:
+            raise NoDepthError("no camera_info has come")
         return depth, info
 
     def _under_way(self, stamp: int) -> bool:
-        """Whether a depth image is coming that may fit: they do come, but the last is older than the image."""
+        """Whether a depth image is coming that may fit better: they do come, but the last is older than the image."""
         if time.monotonic() - self._arrived > SILENT:
             return False
-        return stamp_nanoseconds(self._depths[-1].header) < stamp - self.tolerance * NANOSECONDS
+        stamps = [stamp_nanoseconds(message.header) for message in self._depths]
+        before = stamp - stamps[-1]
+        # Where depth comes regularly, the next one is nearer only if the last is more than half an interval away.
+        half = float(np.median(np.diff(stamps))) / 2 if len(stamps) > 1 else 0.0
+        return before > min(half, self.tolerance * NANOSECONDS)
+
+    def _too_far(self, depth: Image, stamp: int) -> str:
+        if not stamp or not stamp_nanoseconds(depth.header):
+            return f"{'depth images' if stamp else 'images'} carry no stamp: set header.stamp"
+        silent = time.monotonic() - self._arrived
+        if silent > SILENT:
+            return f"the last depth image came {silent:.1f} s ago"
+        apart = (stamp_nanoseconds(depth.header) - stamp) / NANOSECONDS
+        side = "after" if apart > 0 else "before"
+        return (
+            f"the nearest depth image is {1000 * abs(apart):.0f} ms {side} the image, "
+            f"more than depth_tolerance ({1000 * self.tolerance:.0f} ms)"
+        )
+
+
+def _nearest[Message: (Image, CameraInfo)](messages: Iterable[Message], stamp: int) -> Message | None:
+    """The message nearest in time, the last one of those equally near."""
+    return min(reversed(list(messages)), key=lambda message: _apart(message, stamp), default=None)
 
 
 def _apart(message: Image | CameraInfo, stamp: int) -> int:

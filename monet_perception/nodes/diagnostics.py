@@ -2,7 +2,7 @@
 
 | status | WARN | ERROR |
 | --- | --- | --- |
-| camera | no image for `camera_timeout` seconds; broken frames since the last report; a publisher of incompatible QoS beside a good one | no image for five times that, or for once that because of an incompatible QoS; no good frame among those since the last report |
+| camera | no image for `camera_timeout` seconds; broken frames since the last report; a publisher of incompatible QoS beside a good one; images without a stamp; less than half of the frames in 3D though depth is published, or depth in another frame than its image | no image for five times that, or for once that because of an incompatible QoS; no good frame among those since the last report |
 | network | half of the last latencies above `max_latency`; failed frames or a recovery since the last report | no network: `configure` failed, or the device doesn't come back |
 | scene | reconstruction error above `max_reconstruction_error`; fewer than two active slots; mask entropy above half of log K | never |
 
@@ -34,6 +34,10 @@ ERROR_AFTER = 5.0
 """Multiple of `camera_timeout` after which silence is an ERROR."""
 
 
+MOST = 0.5
+"""Share of frames in 3D, where depth is published, below which a report warns."""
+
+
 @dataclass(frozen=True)
 class Counts:
     """Frames since the node started. received = answered + dropped + broken + failed + at most two under way.
@@ -45,6 +49,10 @@ class Counts:
         broken: unreadable.
         failed: lost to an error of the network or its device.
         broken_depth: depth images or camera_infos that couldn't be used; their frames were answered without 3D.
+        unstamped: images whose stamp isn't set.
+        to_locate: answered while somebody wanted 3D.
+        located: those of them with depth and camera_info.
+        doubtful: those located by depth that names another frame than the image does.
     """
 
     received: int = 0
@@ -53,6 +61,10 @@ class Counts:
     broken: int = 0
     failed: int = 0
     broken_depth: int = 0
+    unstamped: int = 0
+    to_locate: int = 0
+    located: int = 0
+    doubtful: int = 0
 
 
 @dataclass
@@ -62,6 +74,7 @@ class Statistics:
     counts: Counts = Counts()
     last_received: float = field(default=-math.inf, init=False)
     last_fault: str = field(default="", init=False)
+    depth_fault: str = field(default="", init=False)
     _latencies: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=1000), init=False, repr=False)
     _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=1000), init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -80,6 +93,17 @@ class Statistics:
         with self._lock:
             self.counts = replace(self.counts, answered=self.counts.answered + 1)
             self._latencies.append((time.monotonic(), latency))
+
+    def located(self, *, found: bool, fault: str) -> None:
+        """Counts an answered frame for which 3D was wanted; `fault`: why there is none, or what is wrong with it."""
+        with self._lock:
+            self.counts = replace(
+                self.counts,
+                to_locate=self.counts.to_locate + 1,
+                located=self.counts.located + found,
+                doubtful=self.counts.doubtful + (found and bool(fault)),
+            )
+            self.depth_fault = fault or self.depth_fault
 
     def latencies(self) -> tuple[float, float, float]:
         """Median, 99th percentile and maximum of the latencies in the window, in seconds; NaN if there are none."""
@@ -123,6 +147,9 @@ class Situation:
         elsewhere: other topics with images of the right type.
         topic: the input topic's full name.
         qos_fault: incompatible QoS seen, for a person; empty if none.
+        depth_topic: full name.
+        depth_publishers: how many offer depth on it.
+        track_resets: how often all tracks were ended.
         network_fault: why there is no network; empty if there is one or none is needed.
         recoveries: of the network after device errors.
         network: what is loaded: device, precision, model id, memory.
@@ -136,6 +163,9 @@ class Situation:
     elsewhere: Sequence[str]
     topic: str
     qos_fault: str
+    depth_topic: str
+    depth_publishers: int
+    track_resets: int
     network_fault: str
     recoveries: int
     network: Mapping[str, str]
@@ -196,6 +226,11 @@ def _camera(statistics: Statistics, since: Counts, situation: Situation, thresho
         "broken": counts.broken,
         "broken depth": counts.broken_depth,
         "last fault": statistics.last_fault[:200],
+        "depth topic": situation.depth_topic,
+        "depth publishers": situation.depth_publishers,
+        "frames in 3D": f"{counts.located} of {counts.to_locate}",
+        "last fault of 3D": statistics.depth_fault[:200],
+        "track resets": situation.track_resets,
     }
     level, message = OK, "images arrive"
     if situation.state != "active":
@@ -211,7 +246,21 @@ def _camera(statistics: Statistics, since: Counts, situation: Situation, thresho
         message = f"{since.broken} of {since.received} images broken: {statistics.last_fault[:200]}"
     elif situation.qos_fault:  # of a second camera: the first is received
         level, message = WARN, situation.qos_fault
+    elif since.unstamped:
+        level, message = WARN, "images carry no stamp: set header.stamp"
+    elif doubt := _depth_doubt(statistics, since, situation, thresholds):
+        level, message = WARN, doubt
     return level, message, values
+
+
+def _depth_doubt(statistics: Statistics, since: Counts, situation: Situation, thresholds: Thresholds) -> str:
+    """What is wrong with 3D; empty if nothing is, and as long as depth may just be late, as at the start."""
+    starting = time.monotonic() - situation.listening_since < thresholds.camera_timeout
+    if starting or not situation.depth_publishers:
+        return ""
+    if since.located < MOST * since.to_locate:
+        return f"{since.located} of {since.to_locate} frames have 3D: {statistics.depth_fault[:200]}"
+    return statistics.depth_fault[:200] if since.doubtful else ""
 
 
 def _silent_because(situation: Situation) -> str:

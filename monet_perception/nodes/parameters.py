@@ -99,9 +99,13 @@ class Parameters:
     def _declare(self, spec: Spec) -> None:
         given = self._node._parameter_overrides.get(spec.name)
         value = given.value if given is not None else spec.default
-        if isinstance(spec.default, float) and type(value) is int:  # `min_area:=0` on a command line is a whole number
-            self._node._parameter_overrides[spec.name] = Parameter(spec.name, value=float(value))
+        # `min_area:=0` on a command line is a whole number, `rectified:=true` no text.
+        if isinstance(spec.default, float) and type(value) is int:
             value = float(value)
+        elif isinstance(spec.default, str) and type(value) is bool:
+            value = str(value).lower()
+        if given is not None and value is not given.value:
+            self._node._parameter_overrides[spec.name] = Parameter(spec.name, value=value)
         if fault := spec.fault(value):
             self.faults[spec.name] = fault
         try:

@@ -13,12 +13,15 @@ from std_msgs.msg import Header
 from monet_perception.assessment import Assessment, assess
 from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
-from monet_perception.nodes.calibration import to_intrinsics
+from monet_perception.nodes.calibration import check_size, to_intrinsics
 from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, to_metres, to_rgb
-from monet_perception.nodes.depth import DepthMatcher
+from monet_perception.nodes.depth import DepthMatcher, NoDepthError
 from monet_perception.nodes.network import Network
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 from monet_perception.tracking import Tracker
+
+Depth = tuple[NDArray[np.float32], Intrinsics]
+"""A depth image [h, w] in metres, and the intrinsics of the image that it is registered to."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class DecomposedFrame:
         decomposition: of the image.
         track_ids: [K].
         geometries: K, None where a slot has none.
-        depth: [h, w] float32 metres, and the intrinsics it goes with; None without depth.
+        depth: None without depth, or where nobody wanted 3D.
+        depth_fault: why there is none though it was wanted, or what is wrong with it; empty if nothing is.
         model_id: of the weights.
     """
 
@@ -40,7 +44,8 @@ class DecomposedFrame:
     decomposition: Decomposition
     track_ids: NDArray[np.int32]
     geometries: Sequence[SlotGeometry | None]
-    depth: tuple[NDArray[np.float32], Intrinsics] | None
+    depth: Depth | None
+    depth_fault: str
     model_id: str
 
 
@@ -53,39 +58,47 @@ class Pipeline:
         tracker: gives slots their identity over time.
         depth: finds the depth image of an image.
         depth_broken: called with what is wrong with a depth image or camera_info; the frame then goes without 3D.
+        rectified: whether the images are.
     """
 
     network: Network
     tracker: Tracker
     depth: DepthMatcher
     depth_broken: Callable[[MessageError], None]
+    rectified: bool
 
-    def run(self, message: Image | CompressedImage, *, reconstruct: bool, locate: bool) -> DecomposedFrame:
+    def run(
+        self, message: Image | CompressedImage, *, received: float, reconstruct: bool, locate: bool
+    ) -> DecomposedFrame:
         """What is in an image.
 
         Args:
             message: the image.
+            received: when it came, in seconds; takes the place of a stamp that isn't set.
             reconstruct: whether anybody wants reconstructions.
             locate: whether anybody wants 3D.
         Raises:
             MessageError: the image can't be read.
             NetworkError: the network can't answer now.
         """
+        header, depth, depth_fault = message.header, None, ""
+        if locate:
+            self.depth.expect(header)
         image = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
         decomposition = self.network.decompose(image, reconstruct=reconstruct)
         track_ids = self.tracker.update(
             decomposition.masks,
             decomposition.latent_mean,
             decomposition.latent_log_sigma,
-            stamp_nanoseconds(message.header) / NANOSECONDS,
+            stamp_nanoseconds(header) / NANOSECONDS or received,
         )
-        # Looked up after the network ran, because that gives depth time to arrive.
-        depth = self._depth(message.header, decomposition) if locate else None
+        if locate:  # looked up after the network ran, because that gives depth time to arrive
+            depth, depth_fault = self._depth(header, decomposition)
         geometries: Sequence[SlotGeometry | None] = [None] * len(decomposition.masks)
         if depth is not None:
             geometries = slot_geometry(decomposition.masks, decomposition.roi, *depth)
         model_id = self.network.info().model_id
-        return DecomposedFrame(message.header, image, decomposition, track_ids, geometries, depth, model_id)
+        return DecomposedFrame(header, image, decomposition, track_ids, geometries, depth, depth_fault, model_id)
 
     def assess(self, frame: DecomposedFrame) -> Assessment:
         """Label-free measures of a frame, decoded for them where it wasn't yet.
@@ -99,13 +112,28 @@ class Pipeline:
             decomposition = replace(decomposition, reconstructions=reconstructions)
         return assess(decomposition)
 
-    def _depth(self, header: Header, decomposition: Decomposition) -> tuple[NDArray[np.float32], Intrinsics] | None:
-        found = self.depth.match(header)
-        if found is None:
-            return None
-        image, info = found
+    def _depth(self, header: Header, decomposition: Decomposition) -> tuple[Depth | None, str]:
+        """Depth of an image, None if there is none, and what is wrong with it."""
         try:
-            return to_metres(image), to_intrinsics(info, decomposition.source_width, decomposition.source_height)
+            image, info = self.depth.match(header)
+            intrinsics = to_intrinsics(info, rectified=self.rectified)
+            check_size(intrinsics, decomposition.source_width, decomposition.source_height)
+            return (to_metres(image), intrinsics), _other_frame(header.frame_id, image.header.frame_id)
+        except NoDepthError as error:
+            return None, str(error)
         except MessageError as error:
             self.depth_broken(error)
-            return None
+            return None, str(error)
+
+
+def _other_frame(image: str, depth: str) -> str:
+    """What is to be said where image and depth name different frames; empty if they don't.
+
+    Registered depth is in the frame of the image that it is registered to, but some drivers leave their depth camera's
+    name on it.
+    """
+    if not image or not depth or image == depth:
+        return ""
+    return (
+        f"depth is in frame {depth[:40]!r}, the image in {image[:40]!r}: 3D is wrong unless depth is registered to it"
+    )

@@ -51,6 +51,12 @@ SPECS = (
         "What the network sees: the largest square in the centre, or the whole image squashed.",
         choices=("centre", "whole"),
     ),
+    Spec(
+        "rectified",
+        "auto",
+        "Whether the images are rectified; auto: if a word of their topic's name begins with rect.",
+        choices=("auto", "true", "false"),
+    ),
     Spec("autostart", True, "Configure and activate by itself at start."),
     Spec(
         "publish_reconstructions", True, "Fill Slot.reconstruction; costs a run of the decoder per frame.", running=True
