@@ -14,9 +14,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
 from monet_perception.nodes.cloud import POINT, build_cloud, pack_rgb, read_cloud, unpack_rgb
-from monet_perception.nodes.markers import BOXES, NAMESPACES, UNCERTAINTY, build_markers, shown_tracks
+from monet_perception.nodes.markers import BOXES, IDS, NAMESPACES, UNCERTAINTY, build_markers, shown_tracks
 
-CAMERA = Intrinsics(20.0, 20.0, 15.5, 11.5, 32, 24)
+CAMERA = Intrinsics(20.0, 25.0, 15.5, 11.5, 32, 24)
 ROI = SimpleNamespace(x=4, y=0, width=24, height=24)
 HEADER = Header(frame_id="camera_optical")
 
@@ -48,13 +48,16 @@ def test_a_cloud_holds_every_pixel_that_has_depth_with_its_owner():
     image, masks, tracks, depth = a_scene()
     message = through_the_wire(build_cloud(HEADER, image, masks, tracks, ROI, depth, CAMERA), PointCloud2)
     points = read_cloud(message)
-    read = depth[1::2, 5:28:2]
+    rows, columns = np.mgrid[1:24:2, 5:28:2]
+    read = depth[rows, columns]
     seen = np.nan_to_num(read) > 0
     assert message.header.frame_id == "camera_optical"
     assert message.is_dense
     assert [field.name for field in message.fields] == ["x", "y", "z", "rgb", "slot", "track", "confidence"]
     assert len(points) == message.width == seen.sum()
     np.testing.assert_array_equal(points["z"], read[seen])
+    np.testing.assert_allclose(points["x"], ((columns - CAMERA.cx) / CAMERA.fx * read)[seen], rtol=1e-6)
+    np.testing.assert_allclose(points["y"], ((rows - CAMERA.cy) / CAMERA.fy * read)[seen], rtol=1e-6)
     np.testing.assert_array_equal(points["slot"], masks.argmax(0)[seen])
     np.testing.assert_array_equal(points["track"], tracks[masks.argmax(0)[seen]])
     np.testing.assert_array_equal(points["confidence"], masks.max(0)[seen])
@@ -105,6 +108,8 @@ def test_each_track_with_geometry_has_a_box_an_ellipsoid_and_an_id():
     assert (box.pose.position.x, box.pose.position.y, box.pose.position.z) == (1.0, 0.2, 2.0)
     assert (box.scale.x, box.scale.y) == (0.3, 0.4)
     assert box.scale.z > 0  # a flat box would not be drawn
+    label = next(m for m in message.markers if (m.ns, m.id) == (IDS, 7))
+    assert label.pose.position.y < box.pose.position.y - box.scale.y / 2, "not above the box: y points down"
     assert all(m.header.frame_id == "camera_optical" and m.action == Marker.ADD for m in message.markers)
     assert {m.text for m in message.markers if m.type == Marker.TEXT_VIEW_FACING} == {"7", "3"}
 
