@@ -218,6 +218,15 @@ P = [400.0, 0, 310, 0, 0, 410, 230, 0, 0, 0, 1, 0]
             False,
             Intrinsics(500, 510, 300, 240, 300, 400),
         ),
+        (
+            {
+                "roi": RegionOfInterest(x_offset=100, y_offset=40, width=320, height=200),
+                "binning_x": 2,
+                "binning_y": 4,
+            },
+            False,
+            Intrinsics(250, 127.5, 110, 50, 160, 50),
+        ),
         ({"d": [0.0] * 5, "distortion_model": "plumb_bob"}, False, Intrinsics(500, 510, 320, 240, 640, 480)),
         (
             {"p": P, "d": [0.1, 0.0, 0.0, 0.0], "distortion_model": "equidistant"},

@@ -22,7 +22,7 @@ from monet_perception.checkpoint import save_checkpoint
 from monet_perception.decomposer import Decomposer
 from monet_perception.networks import PRESETS, Monet
 from monet_perception.nodes.conversions import image_message
-from monet_perception.nodes.depth import DepthMatcher, NoDepthError
+from monet_perception.nodes.depth import SILENT, DepthMatcher, NoDepthError
 from monet_perception.nodes.diagnostics import Report, Statistics
 from monet_perception.nodes.network import Network
 from monet_perception.nodes.pipeline import Pipeline
@@ -38,7 +38,7 @@ def header(milliseconds: float, frame_id: str = "camera") -> Header:
     return Header(frame_id=frame_id, stamp=Time(sec=seconds, nanosec=nanoseconds))
 
 
-def milliseconds(message: Image) -> float:
+def milliseconds(message: Image | CameraInfo) -> float:
     return message.header.stamp.sec * 1000 + message.header.stamp.nanosec / 1e6
 
 
@@ -106,6 +106,28 @@ def test_without_a_depth_camera_nothing_is_waited_for():
     with pytest.raises(NoDepthError, match="no depth image has come"):
         DepthMatcher(patience=5.0).match(header(100))
     assert time.monotonic() - begin < 1
+
+
+def test_a_depth_camera_that_fell_silent_is_not_waited_for():
+    matcher = DepthMatcher(patience=5.0)
+    matcher.add_info(CameraInfo())
+    matcher.add_depth(Image(header=header(10)))
+    time.sleep(SILENT + 0.05)
+    begin = time.monotonic()
+    with pytest.raises(NoDepthError, match=r"the last depth image came 1\.\d s ago"):
+        matcher.match(header(1100))
+    assert time.monotonic() - begin < 1
+
+
+def test_the_camera_info_nearest_in_time_is_taken():
+    matcher = DepthMatcher(patience=0.0)
+    for stamp in (10, 1000):
+        matcher.add_info(CameraInfo(header=header(stamp)))
+    taken = {}
+    for stamp in (100, 900):
+        matcher.add_depth(Image(header=header(stamp)))
+        taken[stamp] = milliseconds(matcher.match(header(stamp))[1])
+    assert taken == {100: 10, 900: 1000}
 
 
 def test_a_bag_that_starts_again_finds_its_depth():
