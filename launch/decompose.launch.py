@@ -83,8 +83,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "fastdds_profile",
         default_value=EnvironmentVariable(PROFILE, default_value=str(CONFIG / "fastdds.xml")),
-        description="Fast DDS profile of the node. The shipped one has a shared-memory segment of 8 MiB, so that large "
-        "messages don't get lost. 'none': the middleware's own defaults. Default: the shipped one, or what the "
+        description="Fast DDS profile of the node. The shipped one has a shared-memory segment of 8 MiB, so that the "
+        "large messages that the node publishes don't get lost; for large images, the camera's process needs it as "
+        "well. 'none': the middleware's own defaults. Default: the shipped one, or what the "
         f"environment's {PROFILE} names.",
     ),
 ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from doc_pages import PAGES, ROOT, inline, table
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 
 from monet_perception.networks import PRESETS, Monet
 from monet_perception.nodes import conversions, diagnostics, inputs, outputs
@@ -38,8 +38,7 @@ def message_type(kind: Any) -> str:
 
 
 def quality(profile: QoSProfile) -> tuple[str, str]:
-    reliable = profile.reliability == ReliabilityPolicy.RELIABLE
-    return "reliable" if reliable else "best effort", str(profile.depth)
+    return profile.reliability.name.lower().replace("_", " "), str(profile.depth)
 
 
 def test_every_parameter_is_listed_with_its_default_range_and_description():
@@ -68,8 +67,8 @@ def test_every_output_is_listed_with_its_type_and_qos():
 
 def test_every_input_is_listed_with_its_qos():
     found = {plain(row[0]): tuple(row[2:4]) for row in table(NODE, "Inputs")}
-    newest, last_few = quality(inputs._NEWEST), quality(inputs._LAST_FEW)
-    assert found == {"image": newest, "image/compressed": newest, "depth": last_few, "camera_info": last_few}
+    newest, last_few, latched = map(quality, (inputs._NEWEST, inputs._LAST_FEW, inputs._LATCHED))
+    assert found == {"image": newest, "image/compressed": newest, "depth": last_few, "camera_info": latched}
 
 
 def test_every_encoding_is_listed():

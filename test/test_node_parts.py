@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -11,15 +12,20 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import given
 from hypothesis import strategies as st
-from sensor_msgs.msg import CompressedImage, Image
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from monet_perception.assessment import Assessment
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.decomposer import Decomposer
 from monet_perception.labels import separated
 from monet_perception.networks import PRESETS, Monet
 from monet_perception.nodes.diagnostics import Report, Situation, Statistics, Thresholds
-from monet_perception.nodes.inputs import Inputs
-from monet_perception.nodes.network import Network, NetworkError
+from monet_perception.nodes.inputs import Inputs, Source
+from monet_perception.nodes.network import FIRST_PAUSE, Network, NetworkError
+from monet_perception.nodes.process import NodeExecutor
+from monet_perception.nodes.qos import BestAvailableSubscription
 from monet_perception.nodes.worker import NewestFirstWorker
 from monet_perception.overlay import draw_overlay, label_image
 from monet_perception.region import Region
@@ -44,6 +50,22 @@ def test_the_worker_takes_the_newest_and_drops_what_was_overtaken():
         time.sleep(0.001)
     assert worker.stop() == 0
     assert done == [0, 5]
+
+
+def test_a_stopped_worker_tells_of_what_it_dropped():
+    begun, finish = threading.Event(), threading.Event()
+
+    def work(item):
+        begun.set()
+        finish.wait(10)
+
+    worker = NewestFirstWorker(work, failed=lambda error: None)
+    worker.start()
+    worker.offer("in work")
+    begun.wait(10)
+    worker.offer("waiting")
+    threading.Timer(0.1, finish.set).start()
+    assert worker.stop() == 1
 
 
 def test_the_worker_survives_what_its_work_raises():
@@ -101,11 +123,39 @@ def test_the_network_comes_back_after_a_device_error(tmp_path):
     time.sleep(0.25)
     np.testing.assert_array_equal(network.decompose(frame, reconstruct=False).masks, expected.masks)
     assert (len(made), network.recoveries, network.fault) == (2, 1, "")
+    made[1].broken = True
+    with pytest.raises(NetworkError, match="unspecified launch failure"):
+        network.decompose(frame, reconstruct=False)
+    time.sleep(0.25)
+    assert network.info() == made[0].info
+    assert (len(made), network.recoveries, network.fault) == (3, 2, "")
     network.release()
     with pytest.raises(NetworkError, match="not active"):
         network.decompose(frame, reconstruct=False)
     with pytest.raises(NetworkError):
         network.info()
+
+
+def test_a_device_that_stays_away_is_asked_less_and_less():
+    asked = []
+
+    def make():
+        asked.append(time.monotonic())
+        if len(asked) > 1:
+            raise RuntimeError("no device")
+        return FlakyDecomposer(device="cpu", threads=1)
+
+    network = Network(make)
+    network.acquire().broken = True
+    frame = np.zeros((64, 64, 3), np.uint8)
+    begin = time.monotonic()
+    while len(asked) < 4:
+        assert time.monotonic() < begin + 60
+        with pytest.raises(NetworkError):
+            network.decompose(frame, reconstruct=False)
+        time.sleep(0.01)
+    pauses = np.diff([begin, *asked[1:]])
+    assert (pauses >= FIRST_PAUSE * np.array([1, 2, 4])).all(), pauses
 
 
 def halves() -> np.ndarray:
@@ -158,7 +208,8 @@ THRESHOLDS = Thresholds(camera_timeout=1.0, max_latency=0.1, max_reconstruction_
 def situation(**fields):
     values = {
         "state": "active", "listened": True, "listening_since": time.monotonic(), "publishers": "/camera",
-        "elsewhere": (), "topic": "/image", "qos_fault": "", "network_fault": "", "recoveries": 0, "network": {},
+        "of_other_types": "", "elsewhere": (),
+        "topic": "/image", "input_fault": "", "network_fault": "", "recoveries": 0, "network": {},
         "depth_topic": "/depth", "depth_publishers": 0, "track_resets": 0, "assessment": None,
     }  # fmt: skip
     return Situation(**{**values, **fields})
@@ -175,8 +226,8 @@ def test_levels_of_the_camera():
     assert level(listening_since=long_ago) == DiagnosticStatus.WARN
     assert level(listening_since=long_ago - 4) == DiagnosticStatus.ERROR
     assert level(listened=False, listening_since=long_ago) == DiagnosticStatus.OK
-    assert level(listening_since=long_ago, qos_fault="incompatible") == DiagnosticStatus.ERROR
-    assert level(qos_fault="of another camera") == DiagnosticStatus.WARN
+    assert level(listening_since=long_ago, input_fault="incompatible") == DiagnosticStatus.ERROR
+    assert level(input_fault="of another camera") == DiagnosticStatus.WARN
     for name in ("received", "broken"):
         statistics.count(name)
     assert level() == DiagnosticStatus.ERROR, "no good frame among those since the last report"
@@ -210,32 +261,176 @@ def test_levels_of_the_network():
     assert level(recoveries=1) == DiagnosticStatus.WARN
 
 
+@pytest.mark.parametrize(
+    ("error", "entropy", "active", "level", "message"),
+    [
+        (0.019, 0.69, 2, DiagnosticStatus.OK, "the scene is explained"),
+        (0.021, 0.69, 2, DiagnosticStatus.WARN, "unknown scene"),
+        (0.019, 0.69, 1, DiagnosticStatus.WARN, "one slot"),
+        (0.019, 0.70, 2, DiagnosticStatus.WARN, "undecided"),  # half of log 4 is 0.693
+        (math.nan, 0.69, 2, DiagnosticStatus.OK, "the scene is explained"),
+    ],
+)
+def test_levels_of_the_scene(error, entropy, active, level, message):
+    assessment = Assessment(error, None, np.ones(4), entropy, active)
+    told = Report("node").build(Statistics(), situation(assessment=assessment), THRESHOLDS)[2]
+    assert told.level == level
+    assert message in told.message
+
+
+def test_rates_and_latencies():
+    statistics = Statistics()
+    for milliseconds in range(1, 101):
+        statistics.count("received")
+        statistics.answered(milliseconds / 1000)
+    statistics.count("received")
+    assert statistics.latencies() == pytest.approx((0.0505, 0.09901, 0.1))
+    assert statistics.rates() == pytest.approx((10.1, 10.0))
+
+
+def camera_message(**fields):
+    return Report("node").build(Statistics(), situation(listening_since=0.0, **fields), THRESHOLDS)[0].message
+
+
 def test_a_topic_nobody_publishes_on_is_told_with_a_remedy():
-    told = Report("node").build(
-        Statistics(), situation(publishers="", elsewhere=["/cam/rgb"], listening_since=0.0), THRESHOLDS
-    )[0]
-    assert "-r image:=/cam/rgb" in told.message
+    there = [Source("/cam/rgb", "raw", "-r image:=/cam/rgb"), Source("/rear/rgb", "raw", "-r image:=/rear/rgb")]
+    told = camera_message(publishers="", elsewhere=there)
+    assert "nothing publishes there; there are images on /cam/rgb: start with -r image:=/cam/rgb" in told
+    assert told.endswith("(others on /rear/rgb)")
+
+
+def test_a_topic_with_messages_of_another_type_is_told_with_a_remedy():
+    type_name = "sensor_msgs/msg/CompressedImage"
+    there = [Source("/cam/compressed", "compressed", "-p transport:=compressed -r image:=/cam")]
+    told = camera_message(publishers="", of_other_types=f"/camera (of type {type_name})", elsewhere=there)
+    assert f"only /camera (of type {type_name}) publishes there; there are compressed images on /cam/compressed" in told
+    assert "start with -p transport:=compressed -r image:=/cam" in told
+
+
+def test_images_that_get_lost_are_told_unless_they_are_few():
+    statistics, report = Statistics(), Report("node")
+
+    def level():
+        return report.build(statistics, situation(), THRESHOLDS)[0].level
+
+    for name in ("received", "received_depth"):
+        statistics.count(name, 99)
+    statistics.count("lost")
+    assert level() == DiagnosticStatus.OK
+    for name in ("lost", "lost_depth"):
+        statistics.count("received", 10)
+        statistics.count("received_depth", 10)
+        statistics.count(name, 5)
+        assert level() == DiagnosticStatus.WARN
+        assert level() == DiagnosticStatus.OK, "nothing lost since"
+
+
+@pytest.fixture
+def nodes():
+    """Two nodes of a context of their own: a camera, and one to subscribe with."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    made = [rclpy.create_node(name, context=context) for name in ("camera", "decompose")]
+    yield made
+    for node in made:
+        node.destroy_node()
+    rclpy.shutdown(context=context)
 
 
 @pytest.mark.parametrize(
-    ("transport", "kind", "topic"),
-    [("raw", Image, "/cam/rgb"), ("compressed", CompressedImage, "/cam/rgb/compressed")],
+    ("published", "transport", "image", "options"),
+    [
+        ({"/cam/rgb": Image}, "raw", "/image", "-r image:=/cam/rgb"),
+        ({"/cam/rgb/compressed": CompressedImage}, "compressed", "/image", "-r image:=/cam/rgb"),
+        ({"/cam/rgb/compressed": CompressedImage}, "raw", "/image", "-p transport:=compressed -r image:=/cam/rgb"),
+        ({"/cam/compressed": CompressedImage}, "raw", "/cam", "-p transport:=compressed -r image:=/cam"),
+        ({"/cam/compressed": CompressedImage}, "raw", "/cam/compressed", "-p transport:=compressed -r image:=/cam"),
+        ({"/cam/compressed": CompressedImage}, "compressed", "/cam/compressed", "-r image:=/cam"),
+        ({"/cam": Image}, "compressed", "/cam", "-p transport:=raw -r image:=/cam"),
+        ({"/cam/compressed": Image}, "compressed", "/cam", "-p transport:=raw -r image:=/cam/compressed"),
+        ({"/plain": CompressedImage}, "compressed", "/image", None),  # no `image` leads to it
+        (
+            {"/cam/compressed": CompressedImage, "/rear": Image},
+            "raw",
+            "/cam",
+            "-p transport:=compressed -r image:=/cam",
+        ),
+        ({"/cam": Image, "/cam/compressed": CompressedImage}, "raw", "/image", "-r image:=/cam"),
+    ],
 )
-def test_images_found_elsewhere_can_be_remapped_to(transport, kind, topic):
+def test_images_found_elsewhere_come_with_the_options_that_bring_them(nodes, published, transport, image, options):
+    camera, _ = nodes
+    decompose = rclpy.create_node("other", context=camera.context, cli_args=["--ros-args", "-r", f"image:={image}"])
+    inputs = Inputs(decompose, transport, print, print, print, print)
+    made = {camera.create_publisher(kind, topic, 1).topic_name for topic, kind in published.items()}
+    end = time.monotonic() + 20
+    while not made <= {name for name, _ in decompose.get_topic_names_and_types()} and time.monotonic() < end:
+        time.sleep(0.05)
+    found = inputs.elsewhere()
+    assert (found[0].options if found else None) == options
+    others = set(published) == {inputs.topic} and not inputs.publishers()
+    assert bool(inputs.of_other_types()) == others
+    decompose.destroy_node()
+
+
+def profile_of(node: Node, topic: str) -> QoSProfile | None:
+    """The QoS with which a node subscribes to a topic."""
+    own = (info for info in node.get_subscriptions_info_by_topic(topic) if info.node_name == node.get_name())
+    return next((info.qos_profile for info in own), None)
+
+
+def test_a_subscription_takes_the_best_that_all_publishers_offer(nodes):
+    camera, node = nodes
+    executor = NodeExecutor(context=node.context)
+    executor.add_node(node)
+    received = []
+    profile = QoSProfile(
+        depth=1, reliability=ReliabilityPolicy.BEST_AVAILABLE, durability=DurabilityPolicy.BEST_AVAILABLE
+    )
+    subscription = BestAvailableSubscription(node, CameraInfo, "info", received.append, profile)
+
+    def until(true):
+        end = time.monotonic() + 30
+        while not true() and time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.05)
+        assert true(), profile_of(node, "/info")
+
+    def becomes(reliability, durability):
+        def there():
+            found = profile_of(node, "/info")
+            return found is not None and (found.reliability.name, found.durability.name) == (reliability, durability)
+
+        until(there)
+
+    def publishes(reliability, durability):
+        offered = QoSProfile(
+            depth=1, reliability=ReliabilityPolicy[reliability], durability=DurabilityPolicy[durability]
+        )
+        return camera.create_publisher(CameraInfo, "info", offered)
+
+    subscription.open()
+    becomes("RELIABLE", "TRANSIENT_LOCAL")  # while there is none
+    simple = publishes("BEST_EFFORT", "VOLATILE")
+    becomes("BEST_EFFORT", "VOLATILE")
+    latched = publishes("RELIABLE", "TRANSIENT_LOCAL")
+    latched.publish(CameraInfo(width=7))
+    camera.destroy_publisher(simple)
+    becomes("RELIABLE", "TRANSIENT_LOCAL")
+    until(lambda: received)
+    assert {message.width for message in received} == {7}
+    subscription.close()
+    until(lambda: profile_of(node, "/info") is None)
+    executor.shutdown()
+
+
+@pytest.mark.parametrize("fault", ["reliability:=relaible", "depth:=ten", "depth:=-1", "durability:=unknown"])
+def test_a_wrong_qos_parameter_is_refused_before_anything_is_subscribed_to(fault):
     context = rclpy.Context()
-    rclpy.init(context=context)
-    try:
-        camera, node = (rclpy.create_node(name, context=context) for name in ("camera", "decompose"))
-        camera.create_publisher(kind, topic, 1)
-        if transport == "compressed":  # of which no remapping of `image` can make this
-            camera.create_publisher(kind, "/plain", 1)
-        inputs = Inputs(node, transport, print, print, print)
-        end = time.monotonic() + 20
-        while "/cam/rgb" not in (found := inputs.elsewhere()) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert "/cam/rgb" in found
-        assert "/plain" not in found
-        for each in (camera, node):
-            each.destroy_node()
-    finally:
-        rclpy.shutdown(context=context)
+    rclpy.init(context=context, args=["--ros-args", "-p", f"qos_overrides./depth.subscription.{fault}"])
+    node = rclpy.create_node("decompose", context=context)
+    for _ in range(2):  # the second time, the parameter is declared
+        with pytest.raises(ValueError, match=r"qos_overrides\./depth\.subscription\."):
+            Inputs(node, "raw", print, print, print, print)
+    assert node.count_subscribers("/image") == 0
+    node.destroy_node()
+    rclpy.shutdown(context=context)

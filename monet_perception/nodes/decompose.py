@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import sys
 import time
 import traceback
@@ -48,6 +49,20 @@ class Arrival:
     received: float
 
 
+def _told(transition: Callable[[DecomposeNode, LifecycleState], TransitionCallbackReturn]) -> Callable[..., Any]:
+    """A transition whose unexpected errors are told; rclpy keeps them to itself and leaves the node unconfigured."""
+
+    @functools.wraps(transition)
+    def told(node: DecomposeNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:
+            node._fail(f"unconfigured, because {transition.__name__} failed", error)
+            raise
+
+    return told
+
+
 class DecomposeNode(LifecycleNode):
     """Decomposes the newest camera image while somebody listens.
 
@@ -66,7 +81,7 @@ class DecomposeNode(LifecycleNode):
         self._report = diagnostics.Report(self.get_fully_qualified_name())
         self._assessment: Assessment | None = None
         self._assessed = self._listening_since = -float("inf")
-        self._configuration_fault = ""
+        self._configuration_fault = self._subscription_fault = ""
         self._outputs: Outputs | None = None
         self._inputs: Inputs | None = None
         self._network: Network | None = None
@@ -99,13 +114,17 @@ class DecomposeNode(LifecycleNode):
             decomposer = self._network.acquire()
             info, device = decomposer.info, decomposer.device
             self._network.release()
-            self._outputs = Outputs(self, self._follow_listeners)
-            self._inputs = Inputs(self, self._settings["transport"], self._on_image, self._on_depth, self._on_info)
-        except Exception as error:
-            # Whatever it is, the node stays and can be configured again; what is unexpected shows where it came from.
-            self._configuration_fault = f"{NOT_CONFIGURED}: {error}"
-            expected = isinstance(error, (ValueError, OSError, RuntimeError))
-            self.get_logger().error(self._configuration_fault if expected else traceback.format_exc())
+            self._inputs = Inputs(
+                self,
+                self._settings["transport"],
+                self._on_image,
+                self._on_depth,
+                self._on_info,
+                lost=self._statistics.count,
+            )
+            self._outputs = Outputs(self, self._listeners_changed)
+        except Exception as error:  # whatever it is, the node stays and can be configured again
+            self._fail(NOT_CONFIGURED, error)
             self._tear_down()
             return FAILURE
         self._configuration_fault = ""
@@ -120,30 +139,34 @@ class DecomposeNode(LifecycleNode):
         assert self._network is not None
         try:
             self._network.acquire()
+            tracker = Tracker(self._tracker_settings())
+            self._pipeline = Pipeline(self._network, tracker, self._depth, self._depth_broken, self._rectified)
+            self._worker = NewestFirstWorker(self._work, self._frame_failed, name="decompose")
+            self._worker.start()
+            super().on_activate(state)
+            self._follow_listeners(active=True)
         except Exception as error:  # the file or the device may have gone since `configure`
-            self._configuration_fault = f"can't be activated: {error}"
-            self.get_logger().error(self._configuration_fault)
+            self._fail("can't be activated", error)
+            self._stop_work()
+            super().on_deactivate(state)
             return FAILURE
         self._configuration_fault = ""
-        tracker = Tracker(self._tracker_settings())
-        self._pipeline = Pipeline(self._network, tracker, self._depth, self._depth_broken, self._rectified)
-        self._worker = NewestFirstWorker(self._work, self._frame_failed, name="decompose")
-        self._worker.start()
-        super().on_activate(state)
-        self._follow_listeners(active=True)
         self.get_logger().info("active; no work is done until somebody subscribes to an output")
         return SUCCESS
 
+    @_told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stops all work and gives the device's memory back."""
         self._stop_work()
         return super().on_deactivate(state)
 
+    @_told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Forgets the network and takes the topics down."""
         self._tear_down()
         return SUCCESS
 
+    @_told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Cleans up, from any state."""
         self._tear_down()
@@ -178,6 +201,13 @@ class DecomposeNode(LifecycleNode):
         decomposer.warm_up()
         return decomposer
 
+    def _fail(self, what: str, error: Exception) -> None:
+        """Tells of a transition that failed; what is unexpected shows where it came from."""
+        self._configuration_fault = f"{what}: {error}"
+        expected = isinstance(error, (ValueError, OSError, RuntimeError))
+        text = "" if expected else "\n" + "".join(traceback.format_exception(error))
+        self.get_logger().error(self._configuration_fault + text)
+
     def _stop_work(self) -> None:
         if self._inputs is not None:
             self._inputs.unsubscribe()
@@ -191,6 +221,8 @@ class DecomposeNode(LifecycleNode):
 
     def _tear_down(self) -> None:
         self._stop_work()
+        if self._inputs is not None:
+            self._inputs.destroy()
         self._depth.clear()
         if self._outputs is not None:
             self._outputs.destroy()
@@ -212,6 +244,16 @@ class DecomposeNode(LifecycleNode):
         service.callback = guarded
 
     # Frames, in the executor
+
+    def _listeners_changed(self) -> None:
+        """Follows the listeners. What that raises is told, because out of an event it would end the process."""
+        try:
+            self._follow_listeners()
+            self._subscription_fault = ""
+        except Exception as error:
+            self._subscription_fault = f"can't subscribe: {error}"
+            text = "".join(traceback.format_exception(error))
+            self.get_logger().error(f"can't subscribe:\n{text}", throttle_duration_sec=LOG_EVERY)
 
     def _follow_listeners(self, active: bool | None = None) -> None:
         """Subscribes to the camera when somebody listens to an output, and unsubscribes when nobody does."""
@@ -248,6 +290,7 @@ class DecomposeNode(LifecycleNode):
             self._statistics.count("dropped")
 
     def _on_depth(self, message: Image) -> None:
+        self._statistics.count("received_depth")
         try:
             conversions.check_depth(message)
         except MessageError as error:
@@ -351,7 +394,7 @@ class DecomposeNode(LifecycleNode):
         return TrackerSettings(min_area=self._settings["min_area"], max_absence=self._settings["max_absence"])
 
     def _publish_diagnostics(self) -> None:
-        self._follow_listeners()  # in case an event was lost
+        self._listeners_changed()  # in case an event was lost
         settings = self._settings
         thresholds = diagnostics.Thresholds(
             camera_timeout=settings["camera_timeout"],
@@ -369,12 +412,13 @@ class DecomposeNode(LifecycleNode):
         publishers = inputs.publishers() if inputs is not None else ""
         return diagnostics.Situation(
             state=self.state,
-            listened=inputs is not None and inputs.subscribed,
+            listened=bool(self._subscription_fault) or (inputs is not None and inputs.subscribed),
             listening_since=self._listening_since,
             publishers=publishers,
+            of_other_types=inputs.of_other_types() if inputs is not None else "",
             elsewhere=inputs.elsewhere() if inputs is not None and not publishers else (),
             topic=inputs.topic if inputs is not None else self.resolve_topic_name("image"),
-            qos_fault=inputs.qos_fault if inputs is not None else "",
+            input_fault=self._subscription_fault or (inputs.fault if inputs is not None else ""),
             depth_topic=self.resolve_topic_name("depth"),
             depth_publishers=self.count_publishers("depth"),
             track_resets=self._pipeline.tracker.resets if self._pipeline is not None else 0,

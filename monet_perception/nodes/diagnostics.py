@@ -2,8 +2,8 @@
 
 | status | WARN | ERROR |
 | --- | --- | --- |
-| camera | no image for `camera_timeout` seconds; broken frames since the last report; a publisher of incompatible QoS beside a good one; images without a stamp; less than half of the frames in 3D though depth is published, or depth in another frame than its image | no image for five times that, or for once that because of an incompatible QoS; no good frame among those since the last report |
-| network | half of the last latencies above `max_latency`; failed frames or a recovery since the last report | no network: `configure` failed, or the device doesn't come back |
+| camera | no image for `camera_timeout` seconds; broken frames since the last report; a tenth of the images or depth images since then lost on the way; a publisher of incompatible QoS beside a good one; images without a stamp; less than half of the frames in 3D though depth is published, or depth in another frame than its image | no image for five times that, or for once that because of an incompatible QoS; no good frame among those since the last report |
+| network | half of the last latencies above `max_latency`; failed frames or a recovery since the last report | no network: `configure` or another transition failed, or the device doesn't come back |
 | scene | reconstruction error above `max_reconstruction_error`; fewer than two active slots; mask entropy above half of log K | never |
 
 Silence is reported only while somebody listens, because without listeners the node doesn't subscribe to the camera.
@@ -25,6 +25,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from monet_perception.assessment import Assessment
+from monet_perception.nodes.inputs import Source
 from monet_perception.nodes.process import LOG_EVERY
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -32,6 +33,8 @@ WINDOW = 10.0
 """Seconds over which rates and latencies are taken."""
 ERROR_AFTER = 5.0
 """Multiple of `camera_timeout` after which silence is an ERROR."""
+MANY_LOST = 0.1
+"""Share of lost images above which a report warns; a few are lost on any network."""
 
 
 MOST = 0.5
@@ -53,6 +56,8 @@ class Counts:
         to_locate: answered while somebody wanted 3D.
         located: those of them with depth and camera_info.
         doubtful: those located by depth that names another frame than the image does.
+        lost: images that the middleware lost on the way; not among those received.
+        received_depth, lost_depth: depth images, likewise.
     """
 
     received: int = 0
@@ -65,6 +70,9 @@ class Counts:
     to_locate: int = 0
     located: int = 0
     doubtful: int = 0
+    lost: int = 0
+    received_depth: int = 0
+    lost_depth: int = 0
 
 
 @dataclass
@@ -144,9 +152,10 @@ class Situation:
         listened: whether anybody subscribes to an output.
         listening_since: when they began to, seconds of time.monotonic().
         publishers: what offers images on the input topic, for a person; empty if nothing does.
-        elsewhere: other topics with images of the right type.
+        of_other_types: what offers something else there, likewise.
+        elsewhere: images that other options would bring, the likeliest first.
         topic: the input topic's full name.
-        qos_fault: incompatible QoS seen, for a person; empty if none.
+        input_fault: why images can't be received, for a person; empty if nothing is known to hinder them.
         depth_topic: full name.
         depth_publishers: how many offer depth on it.
         track_resets: how often all tracks were ended.
@@ -160,9 +169,10 @@ class Situation:
     listened: bool
     listening_since: float
     publishers: str
-    elsewhere: Sequence[str]
+    of_other_types: str
+    elsewhere: Sequence[Source]
     topic: str
-    qos_fault: str
+    input_fault: str
     depth_topic: str
     depth_publishers: int
     track_resets: int
@@ -223,6 +233,8 @@ def _camera(statistics: Statistics, since: Counts, situation: Situation, thresho
         "publishers": situation.publishers or "none",
         "rate (Hz)": f"{rate:.1f}",
         "received": counts.received,
+        "lost": counts.lost,
+        "lost depth": counts.lost_depth,
         "broken": counts.broken,
         "broken depth": counts.broken_depth,
         "last fault": statistics.last_fault[:200],
@@ -238,14 +250,16 @@ def _camera(statistics: Statistics, since: Counts, situation: Situation, thresho
     elif not situation.listened:
         message = "nobody listens: not subscribed to the camera"
     elif silent > thresholds.camera_timeout:
-        level = ERROR if situation.qos_fault or silent > ERROR_AFTER * thresholds.camera_timeout else WARN
-        because = situation.qos_fault or _silent_because(situation)
+        level = ERROR if situation.input_fault or silent > ERROR_AFTER * thresholds.camera_timeout else WARN
+        because = situation.input_fault or _silent_because(situation)
         message = f"no image on {situation.topic} for {silent:.1f} s: {because}"
     elif since.broken:
         level = WARN if since.answered + since.dropped else ERROR
         message = f"{since.broken} of {since.received} images broken: {statistics.last_fault[:200]}"
-    elif situation.qos_fault:  # of a second camera: the first is received
-        level, message = WARN, situation.qos_fault
+    elif situation.input_fault:  # of a second camera: the first is received
+        level, message = WARN, situation.input_fault
+    elif lost := _many_lost(since):
+        level, message = WARN, lost
     elif since.unstamped:
         level, message = WARN, "images carry no stamp: set header.stamp"
     elif doubt := _depth_doubt(statistics, since, situation, thresholds):
@@ -266,11 +280,29 @@ def _depth_doubt(statistics: Statistics, since: Counts, situation: Situation, th
 def _silent_because(situation: Situation) -> str:
     if situation.publishers:
         return f"{situation.publishers} should send them"
-    if situation.elsewhere:
-        topics = ", ".join(situation.elsewhere[:5])
-        remedy = f"remap with -r image:={situation.elsewhere[0]}"
-        return f"nothing publishes there; there are images on {topics}: {remedy}"
-    return "nothing publishes there"
+    nobody = "nothing publishes there"
+    if situation.of_other_types:
+        nobody = f"only {situation.of_other_types} publishes there"
+    if not situation.elsewhere:
+        return nobody
+    likeliest, others = situation.elsewhere[0], [source.topic for source in situation.elsewhere[1:5]]
+    kind = "compressed images" if likeliest.transport == "compressed" else "images"
+    also = f" (others on {', '.join(others)})" if others else ""
+    return f"{nobody}; there are {kind} on {likeliest.topic}: start with {likeliest.options}{also}"
+
+
+def _many_lost(since: Counts) -> str:
+    """What is to be done about images that didn't arrive, if they are many; empty if not."""
+    for what, lost, received in (
+        ("images", since.lost, since.received),
+        ("depth images", since.lost_depth, since.received_depth),
+    ):
+        if lost > MANY_LOST * (lost + received):
+            return (
+                f"{lost} of {lost + received} {what} were lost on the way: give the camera's process the Fast DDS "
+                "profile as well, or let it publish reliably"
+            )
+    return ""
 
 
 def _network(

@@ -1,36 +1,51 @@
-"""What the node subscribes to: image, depth and camera_info, only while it has use for them."""
+"""What the node subscribes to: image and depth, only while it has use for them, and camera_info."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import (
-    QoSPolicyKind,
-    QoSProfile,
-    ReliabilityPolicy,
-    qos_policy_name_from_kind,
-)
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-# As sensor data: best effort takes images from reliable cameras too. Of images only the newest is of use; a depth image
-# may have to wait for its image.
-_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-_LAST_FEW = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
-_OVERRIDES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+from monet_perception.nodes.qos import BestAvailableSubscription
+
+# Of images only the newest is of use; a depth image may have to wait for its image. Some drivers send camera_info once,
+# for those who come later as well.
+_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_AVAILABLE)
+_LAST_FEW = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE)
+_LATCHED = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE, durability=DurabilityPolicy.BEST_AVAILABLE)
+_KINDS: dict[str, type] = {"raw": Image, "compressed": CompressedImage}
+_SUFFIXES = {"raw": "", "compressed": "/compressed"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images that somebody publishes, and the options with which the node takes them.
+
+    Attributes:
+        topic: full name.
+        transport: `raw` or `compressed`.
+        options: for a command line.
+    """
+
+    topic: str
+    transport: str
+    options: str
 
 
 class Inputs:
-    """Subscriptions to the camera's topics.
+    """Subscriptions to the camera's topics; camera_info is taken from here to `destroy`, as some drivers send it once.
 
     Args:
         node: subscribes.
         transport: `raw` or `compressed`.
         on_image, on_depth, on_info: called with each message.
+        lost: called with `lost` or `lost_depth` and how many images or depth images the middleware has lost.
+    Raises:
+        ValueError: a parameter `qos_overrides.*` is wrong.
     """
 
     def __init__(
@@ -40,77 +55,97 @@ class Inputs:
         on_image: Callable[[Image | CompressedImage], None],
         on_depth: Callable[[Image], None],
         on_info: Callable[[CameraInfo], None],
+        lost: Callable[[str, int], None],
     ) -> None:
         self._node = node
+        self._transport = transport
         # The full name, because a remapping of `image` doesn't reach `image/compressed`.
-        image = node.resolve_topic_name("image")
-        self._suffix = "/compressed" if transport == "compressed" else ""
-        self.topic = image + self._suffix
-        self.qos_fault = ""
-        kind = CompressedImage if transport == "compressed" else Image
-        self._kind_name = f"sensor_msgs/msg/{kind.__name__}"
-        self._wanted = (
-            (kind, self.topic, on_image, _NEWEST),
-            (Image, "depth", on_depth, _LAST_FEW),
-            (CameraInfo, "camera_info", on_info, _LAST_FEW),
+        self.topic = node.resolve_topic_name("image") + _SUFFIXES[transport]
+        self._subscriptions = (
+            BestAvailableSubscription(
+                node, _KINDS[transport], self.topic, on_image, _NEWEST, lambda messages: lost("lost", messages)
+            ),
+            BestAvailableSubscription(
+                node, Image, "depth", on_depth, _LAST_FEW, lambda messages: lost("lost_depth", messages)
+            ),
         )
-        self._subscriptions: list[Subscription] = []
+        self._camera_info = BestAvailableSubscription(node, CameraInfo, "camera_info", on_info, _LATCHED)
+        self._camera_info.open()
+        self._subscribed = False
 
     @property
     def subscribed(self) -> bool:
-        """Whether messages are coming in."""
-        return bool(self._subscriptions)
+        """Whether images are coming in."""
+        return self._subscribed
+
+    @property
+    def fault(self) -> str:
+        """Why messages of a publisher aren't received, for a person; empty if nothing is known to hinder them."""
+        faults = [subscription.fault for subscription in (*self._subscriptions, self._camera_info)]
+        return "; ".join(filter(None, faults))
 
     def subscribe(self) -> None:
-        """Begins to take messages."""
-        self._subscriptions = [
-            self._node.create_subscription(
-                kind,
-                topic,
-                callback,
-                qos,
-                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._tell_of_qos(topic)),
-                qos_overriding_options=QoSOverridingOptions(_OVERRIDES),
-            )
-            for kind, topic, callback, qos in self._wanted
-        ]
+        """Begins to take images and depth or, if it raises, neither."""
+        try:
+            for subscription in self._subscriptions:
+                subscription.open()
+        except Exception:
+            self.unsubscribe()
+            raise
+        self._subscribed = True
 
     def unsubscribe(self) -> None:
-        """Ceases to take messages."""
+        """Ceases to take images and depth."""
         for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
-        self.qos_fault = ""
+            subscription.close()
+        self._subscribed = False
+
+    def destroy(self) -> None:
+        """Ceases to take messages, for good."""
+        self.unsubscribe()
+        self._camera_info.close()
 
     def publishers(self) -> str:
         """Who publishes images on the topic, for a person; empty if nobody does."""
         offers = self._node.get_publishers_info_by_topic(self.topic)
-        return ", ".join(_describe(offer, self._kind_name) for offer in offers)
+        return ", ".join(_describe(offer) for offer in offers if offer.topic_type == _type_name(self._transport))
 
-    def elsewhere(self) -> list[str]:
-        """Other topics on which images of the right type are offered now, as `image` can be remapped to them."""
-        own = self._node.get_fully_qualified_name()
-        found = []
-        for topic, kinds in self._node.get_topic_names_and_types():
-            if topic == self.topic or self._kind_name not in kinds or not topic.endswith(self._suffix):
-                continue
-            makers = self._node.get_publishers_info_by_topic(topic)
-            if any(_node_name(maker) != own for maker in makers):
-                found.append(topic.removesuffix(self._suffix))
-        return found
+    def of_other_types(self) -> str:
+        """Who publishes something else on the topic, for a person; empty if nobody does."""
+        offers = self._node.get_publishers_info_by_topic(self.topic)
+        others = [offer for offer in offers if offer.topic_type != _type_name(self._transport)]
+        return ", ".join(f"{_node_name(offer)} (of type {offer.topic_type})" for offer in others)
 
-    def _tell_of_qos(self, topic: str) -> Callable[[Any], None]:
-        full_name = self._node.resolve_topic_name(topic)
+    def elsewhere(self) -> list[Source]:
+        """Images that the node would get with other options, the likeliest first."""
+        found = [
+            source
+            for topic, kinds in self._node.get_topic_names_and_types()
+            for transport in _KINDS
+            if _type_name(transport) in kinds and (source := self._source(topic, transport)) is not None
+        ]
+        return sorted(found, key=self._unlikeliness)
 
-        def tell(event: Any) -> None:
-            policy = qos_policy_name_from_kind(event.last_policy_kind)
-            self.qos_fault = (
-                f"a publisher on {full_name} offers an incompatible QoS ({policy}): nothing of it is received. "
-                f"Change the publisher, or the parameters qos_overrides.{full_name}.subscription.*"
-            )
-            self._node.get_logger().warning(self.qos_fault)
+    def _source(self, topic: str, transport: str) -> Source | None:
+        suffix = _SUFFIXES[transport]
+        if (topic, transport) == (self.topic, self._transport) or not topic.endswith(suffix):
+            return None
+        own, kind = self._node.get_fully_qualified_name(), _type_name(transport)
+        makers = self._node.get_publishers_info_by_topic(topic)
+        if all(_node_name(maker) == own or maker.topic_type != kind for maker in makers):
+            return None
+        image = topic.removesuffix(suffix)
+        options = [f"-p transport:={transport}"] * (transport != self._transport)
+        return Source(topic, transport, " ".join([*options, f"-r image:={image}"]))
 
-        return tell
+    def _unlikeliness(self, source: Source) -> tuple[bool, bool]:
+        """The same camera's images first, in whatever form, then those in the form wanted."""
+        cameras = {topic.removesuffix(_SUFFIXES["compressed"]) for topic in (self.topic, source.topic)}
+        return len(cameras) > 1, source.transport != self._transport
+
+
+def _type_name(transport: str) -> str:
+    return f"sensor_msgs/msg/{_KINDS[transport].__name__}"
 
 
 def _node_name(offer: Any) -> str:
@@ -118,8 +153,5 @@ def _node_name(offer: Any) -> str:
     return f"{offer.node_namespace.rstrip('/')}/{offer.node_name}"
 
 
-def _describe(offer: Any, expected: str) -> str:
-    name = _node_name(offer)
-    if offer.topic_type != expected:
-        return f"{name} (of type {offer.topic_type}, not {expected})"
-    return f"{name} ({offer.qos_profile.reliability.name.lower()})"
+def _describe(offer: Any) -> str:
+    return f"{_node_name(offer)} ({offer.qos_profile.reliability.name.lower().replace('_', ' ')})"

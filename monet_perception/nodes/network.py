@@ -83,15 +83,13 @@ class Network:
         return self._use(lambda decomposer: decomposer.decode(latents))
 
     def info(self) -> CheckpointInfo:
-        """The checkpoint that is loaded.
+        """The checkpoint that is loaded, or loaded again after an error.
 
         Raises:
-            NetworkError: none is.
+            NetworkError: the node isn't active, or the network can't be loaded now.
         """
-        decomposer = self._decomposer
-        if decomposer is None:
-            raise NetworkError(self.fault or "no network is loaded")
-        return decomposer.info
+        with self._lock:
+            return self._ready().info
 
     def description(self) -> dict[str, str]:
         """What is loaded, for a person: model, device, precision, backend and device memory. Empty if nothing is."""
@@ -112,13 +110,9 @@ class Network:
 
     def _use(self, call: Callable[[Decomposer], Any]) -> Any:
         with self._lock:
-            if not self._wanted:
-                raise NetworkError("no network is loaded: the node is not active")
-            if self._decomposer is None:
-                self._recover()
-            assert self._decomposer is not None
+            decomposer = self._ready()
             try:
-                result = call(self._decomposer)
+                result = call(decomposer)
             except ValueError:  # what was asked for is wrong, the network is not
                 raise
             except Exception as error:
@@ -129,7 +123,13 @@ class Network:
             self.fault, self._pause = "", FIRST_PAUSE
             return result
 
-    def _recover(self) -> None:
+    def _ready(self) -> Decomposer:
+        """The Decomposer, built again where an error has taken it."""
+        if not self._wanted:
+            raise NetworkError("no network is loaded: the node is not active")
+        return self._decomposer or self._recover()
+
+    def _recover(self) -> Decomposer:
         if time.monotonic() < self._not_before:
             raise NetworkError(self.fault)
         try:
@@ -138,6 +138,8 @@ class Network:
             self._fail(error)
             raise NetworkError(self.fault) from error
         self.recoveries += 1
+        self.fault = ""
+        return self._decomposer
 
     def _fail(self, error: Exception) -> None:
         self.fault = f"{type(error).__name__}: {error}"

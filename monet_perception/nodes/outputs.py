@@ -9,7 +9,6 @@ from monet_perception_msgs.msg import SlotArray
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
@@ -18,6 +17,7 @@ from monet_perception.nodes.cloud import build_cloud
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.markers import build_markers, shown_tracks
 from monet_perception.nodes.pipeline import DecomposedFrame
+from monet_perception.nodes.qos import override_publisher
 from monet_perception.nodes.slot_messages import slot_array
 from monet_perception.overlay import draw_overlay, label_image
 from monet_perception.slots import background_slots
@@ -55,19 +55,21 @@ class Outputs:
 
     Args:
         node: publishes them.
-        changed: called when somebody begins or ceases to listen.
+        changed: called when somebody begins or ceases to listen; must not raise, or the process ends.
+    Raises:
+        ValueError: a parameter `qos_overrides.*` is wrong.
     """
 
     def __init__(self, node: LifecycleNode, changed: Callable[[], None]) -> None:
         self._node = node
         self._shown: set[int] = set()
+        profiles = {name: override_publisher(node, f"scene/{name}", _QOS) for name in TOPICS}
         self._publishers: dict[str, LifecyclePublisher] = {
             name: node.create_lifecycle_publisher(
                 kind,
                 f"scene/{name}",
-                _QOS,
+                profiles[name],
                 event_callbacks=PublisherEventCallbacks(matched=lambda _: changed()),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             for name, kind in TOPICS.items()
         }

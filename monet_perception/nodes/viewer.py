@@ -17,7 +17,7 @@ import numpy as np
 from monet_perception_msgs.msg import Slot, SlotArray
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from rich.console import Console, Group
 from rich.live import Live
@@ -28,6 +28,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from monet_perception.labels import separated
 from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, to_rgb
 from monet_perception.nodes.process import LOG_EVERY, NOT_WRITTEN, ros, spin
+from monet_perception.nodes.qos import BestAvailableSubscription
 from monet_perception.nodes.slot_messages import read_masks, read_reconstructions, read_region
 from monet_perception.palette import track_colours
 from monet_perception.pictures import Pictures, draw_panels
@@ -36,6 +37,8 @@ from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
 KEPT = 60
 """Frames that wait for their missing parts."""
+REMEMBERED = 2000
+"""Stamps of images and of slots that are remembered to tell which belong together; a minute at 30 Hz."""
 REFRESH = 0.25
 """Seconds between two refreshes of the table."""
 LAST_MESSAGES = 0.5
@@ -46,35 +49,69 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 @dataclass
+class Stamps:
+    """The newest stamps of a stream of messages, which may come twice; `REMEMBERED` of them."""
+
+    _known: OrderedDict[int, None] = field(default_factory=OrderedDict, init=False, repr=False)
+
+    def __contains__(self, stamp: int) -> bool:
+        return stamp in self._known
+
+    def add(self, stamp: int) -> bool:
+        """Takes a stamp; whether it is new."""
+        new = stamp not in self._known
+        self._known[stamp] = None
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return new
+
+
+@dataclass
 class Tally:
     """What a run came to.
 
     Attributes:
-        images: stamps of the images seen, of all topics.
-        answered: stamps of the slots received.
+        images: seen, of all topics.
+        slots: messages of slots received.
+        answered: images whose slots were received.
         labelled: frames with labels and at least one visible object.
         all_separated: those of them in which every visible object has a slot of its own.
         objects, objects_separated: visible objects over all frames, and those with a slot of their own.
         latencies: seconds from an image's stamp to the reception of its slots.
     """
 
-    images: set[int] = field(default_factory=set)
-    answered: set[int] = field(default_factory=set)
+    images: int = 0
+    slots: int = 0
+    answered: int = 0
     labelled: int = 0
     all_separated: int = 0
     objects: int = 0
     objects_separated: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
+    _images: Stamps = field(default_factory=Stamps, init=False, repr=False)
+    _slots: Stamps = field(default_factory=Stamps, init=False, repr=False)
+
+    def add_image(self, stamp: int) -> None:
+        """Counts an image, once where it comes in two forms; `stamp` in nanoseconds."""
+        if self._images.add(stamp):
+            self.images += 1
+            self.answered += stamp in self._slots
+
+    def add_slots(self, stamp: int, latency: float) -> None:
+        """Counts a message of slots; `stamp` in nanoseconds, `latency` in seconds."""
+        self.latencies.append(latency)
+        if self._slots.add(stamp):
+            self.slots += 1
+            self.answered += stamp in self._images
 
     @property
     def share_answered(self) -> float:
         """Share of the images whose slots came, 0 to 1."""
-        return len(self.answered & self.images) / len(self.images) if self.images else 0.0
+        return self.answered / self.images if self.images else 0.0
 
     def lines(self) -> list[str]:
         """The result for a person."""
-        answered = len(self.answered & self.images)
-        found = [f"{answered} of {len(self.images)} frames answered ({self.share_answered:.1%})"]
+        found = [f"{self.answered} of {self.images} frames answered ({self.share_answered:.1%})"]
         if self.latencies:
             median, high = np.percentile(self.latencies, [50, 99])
             found.append(f"latency, image stamp to slots: median {1e3 * median:.1f} ms, 99 % {1e3 * high:.1f} ms")
@@ -103,12 +140,18 @@ class ViewerNode(Node):
         self._frames: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._arrivals: deque[float] = deque(maxlen=30)
         self._last = time.monotonic()
-        every = QoSProfile(depth=500)  # reliable, and long: it counts the frames, and may be slow to draw them
+        self._not_drawn = ""
         image = self.resolve_topic_name("image")
-        self.create_subscription(Image, image, self._on_image, every)
-        self.create_subscription(CompressedImage, f"{image}/compressed", self._on_image, every)
-        self.create_subscription(Image, "labels", lambda message: self._add("labels", message), every)
-        self.create_subscription(SlotArray, "scene/slots", self._on_slots, every)
+        self._image_topics = (image, f"{image}/compressed")
+        # Long, because it counts the frames, and may be slow to draw them.
+        every = QoSProfile(depth=500, reliability=ReliabilityPolicy.BEST_AVAILABLE)
+        for kind, topic, callback in (
+            (Image, self._image_topics[0], self._on_image),
+            (CompressedImage, self._image_topics[1], self._on_image),
+            (Image, "labels", lambda message: self._add("labels", message)),
+            (SlotArray, "scene/slots", self._on_slots),
+        ):
+            BestAvailableSubscription(self, kind, topic, callback, every).open()
 
     def rate(self) -> float:
         """Slot messages a second, lately."""
@@ -121,19 +164,25 @@ class ViewerNode(Node):
 
         At once while the camera runs, which could send for ever; else when nothing came for `LAST_MESSAGES` seconds.
         """
-        topic = self.resolve_topic_name("image")
-        camera_runs = any(self.count_publishers(name) for name in (topic, f"{topic}/compressed"))
+        camera_runs = any(self.count_publishers(name) for name in self._image_topics)
         return camera_runs or time.monotonic() - self._last > LAST_MESSAGES
 
+    def why_no_picture(self) -> str:
+        """Why slots, which came, gave no picture, for a person."""
+        if self._not_drawn:
+            return f"no frame could be drawn: {self._not_drawn}"
+        if self.tally.images:
+            return f"no image on {self._image_topics[0]} had the stamp of its slots: is it the camera of the slots?"
+        return f"no image came on {' or '.join(self._image_topics)}: name the camera's topic with -r image:="
+
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self.tally.images.add(stamp_nanoseconds(message.header))
+        self.tally.add_image(stamp_nanoseconds(message.header))
         self._add("image", message)
 
     def _on_slots(self, message: SlotArray) -> None:
         stamp = stamp_nanoseconds(message.header)
         self._arrivals.append(time.monotonic())
-        self.tally.answered.add(stamp)
-        self.tally.latencies.append((self.get_clock().now().nanoseconds - stamp) / NANOSECONDS)
+        self.tally.add_slots(stamp, (self.get_clock().now().nanoseconds - stamp) / NANOSECONDS)
         self.newest = message
         self._add("slots", message)
 
@@ -150,6 +199,7 @@ class ViewerNode(Node):
             try:
                 self._look_at(stamp, **parts)
             except MessageError as error:
+                self._not_drawn = str(error)
                 self.get_logger().warning(f"frame not drawn: {error}", throttle_duration_sec=LOG_EVERY)
 
     def _look_at(
@@ -204,7 +254,7 @@ def _latent_bars(slot: Slot) -> str:
 def _screen(node: ViewerNode) -> Group:
     tally = node.tally
     latency = f"{1e3 * float(np.median(tally.latencies)):.0f} ms" if tally.latencies else "-"
-    line = f"{node.rate():.1f} Hz   latency {latency}   {len(tally.answered)} of {len(tally.images)} frames answered"
+    line = f"{node.rate():.1f} Hz   latency {latency}   {tally.answered} of {tally.images} frames answered"
     newest = node.newest
     return Group(Text(line), Text("waiting for slots on scene/slots") if newest is None else slot_table(newest))
 
@@ -271,9 +321,15 @@ def _run(arguments: list[str], pictures: Pictures | None, show: bool) -> int:
             node.destroy_node()
     for line in node.tally.lines():
         console.print(line, soft_wrap=True)
-    for path in pictures.close() if pictures is not None else []:
+    written = pictures.close() if pictures is not None else []
+    for path in written:
         console.print(f"wrote {path}", soft_wrap=True)
-    return 0 if node.tally.answered else 1
+    if not node.tally.slots:
+        return 1
+    if pictures is not None and not written:
+        print(f"viewer: nothing was written to {pictures.folder}: {node.why_no_picture()}", file=sys.stderr)
+        return NOT_WRITTEN
+    return 0
 
 
 if __name__ == "__main__":

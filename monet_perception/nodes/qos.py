@@ -1,0 +1,168 @@
+"""QoS of the node's topics: parameters that override it, and subscriptions that take the best that publishers offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_policy_name_from_kind,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions, _declare_qos_parameters
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
+
+CHECK_EVERY = 0.5
+"""Seconds between two looks at what publishers offer."""
+_OF_SUBSCRIPTIONS = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+_OF_PUBLISHERS = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY)
+# What a subscription asks for where every publisher offers it, and what it asks for elsewhere.
+_BEST_AND_LEAST: dict[str, tuple[Any, Any]] = {
+    "reliability": (ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT),
+    "durability": (DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE),
+}
+
+
+def override_publisher(node: Node, topic: str, profile: QoSProfile) -> QoSProfile:
+    """The profile with what the parameters `qos_overrides.<topic>.publisher.*` say.
+
+    Raises:
+        ValueError: a parameter is wrong.
+    """
+    return _override(Publisher, node, topic, profile, _OF_PUBLISHERS)
+
+
+def _override(
+    entity: type, node: Node, topic: str, profile: QoSProfile, policies: Iterable[QoSPolicyKind]
+) -> QoSProfile:
+    """As rclpy does it where an entity is made, but before one is: then nothing has to be taken down again."""
+    full_name = node.resolve_topic_name(topic)
+    changed = QoSProfile(
+        history=profile.history, depth=profile.depth, reliability=profile.reliability, durability=profile.durability
+    )
+    try:
+        _declare_qos_parameters(entity, node, full_name, changed, QoSOverridingOptions(policies))
+        if changed.depth < 0:
+            raise ValueError(f"depth is {changed.depth}; it must not be negative")
+        for policy in ("history", "reliability", "durability"):
+            if getattr(changed, policy).name == "UNKNOWN":
+                raise ValueError(f"{policy} is 'unknown'")
+    except Exception as error:
+        parameters = f"qos_overrides.{full_name}.{entity.__name__.lower()}.*"
+        raise ValueError(f"{parameters}: {error}; it is read once, start the node again with another") from error
+    return changed
+
+
+class BestAvailableSubscription:
+    """A subscription that can be opened and closed, with the best QoS that every publisher on the topic offers.
+
+    The middleware's own `BEST_AVAILABLE` is chosen once, when a subscription is made. This one is made anew when
+    publishers with other QoS come. Parameters `qos_overrides.<topic>.subscription.*` overrule the profile.
+
+    Args:
+        node: subscribes.
+        kind: type of the messages.
+        topic: where they come from.
+        callback: called with each message.
+        profile: its reliability and durability may be `BEST_AVAILABLE`.
+        lost: called with how many messages the middleware has lost since it was called last.
+    Raises:
+        ValueError: a parameter is wrong.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        kind: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        profile: QoSProfile,
+        lost: Callable[[int], None] = lambda messages: None,
+    ) -> None:
+        self._node = node
+        self._kind = kind
+        self._topic = topic  # not the full name, which other remappings may fit
+        self._callback = callback
+        self._lost = lost
+        self._profile = _override(Subscription, node, topic, profile, _OF_SUBSCRIPTIONS)
+        self._chosen = [name for name in _BEST_AND_LEAST if getattr(self._profile, name).name == "BEST_AVAILABLE"]
+        self._subscription: Subscription | None = None
+        self._checking: Timer | None = None
+        self._fault = ""
+
+    @property
+    def topic(self) -> str:
+        """The full name of the topic."""
+        return str(self._node.resolve_topic_name(self._topic))
+
+    @property
+    def fault(self) -> str:
+        """Why messages of a publisher aren't received, for a person; empty if nothing is known to hinder them."""
+        return self._fault
+
+    def open(self) -> None:
+        """Begins to take messages."""
+        self._make(self._best())
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
+        self._checking = self._node.create_timer(CHECK_EVERY, self._check, clock=steady)
+
+    def close(self) -> None:
+        """Ceases to take messages."""
+        if self._checking is not None:
+            self._node.destroy_timer(self._checking)
+        self._destroy()
+        self._checking = None
+        self._fault = ""
+
+    def _check(self) -> None:
+        """Subscribes anew where publishers offer something else than before."""
+        if not self._node.get_publishers_info_by_topic(self._topic):
+            return  # those that come next are most likely those that went
+        best = self._best()
+        if self._subscription is None or any(getattr(self._profile, name) != value for name, value in best.items()):
+            self._destroy()
+            self._make(best)
+            words = ", ".join(value.name.lower().replace("_", " ") for value in best.values())
+            self._node.get_logger().info(f"subscribed to {self.topic} anew, {words}, as its publishers offer")
+
+    def _best(self) -> dict[str, Any]:
+        offers = [offer.qos_profile for offer in self._node.get_publishers_info_by_topic(self._topic)]
+        return {
+            name: best if all(getattr(offer, name) == best for offer in offers) else least
+            for name, (best, least) in _BEST_AND_LEAST.items()
+            if name in self._chosen
+        }
+
+    def _make(self, best: dict[str, Any]) -> None:
+        for name, value in best.items():
+            setattr(self._profile, name, value)
+        events = SubscriptionEventCallbacks(incompatible_qos=self._tell_of_qos, message_lost=self._tell_of_loss)
+        self._subscription = self._node.create_subscription(
+            self._kind, self._topic, self._callback, self._profile, event_callbacks=events
+        )
+
+    def _destroy(self) -> None:
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        self._subscription = None
+
+    def _tell_of_loss(self, event: Any) -> None:
+        self._lost(event.total_count_change)
+
+    def _tell_of_qos(self, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        if policy.lower() in self._chosen:
+            return  # `_check` cures it
+        self._fault = (
+            f"a publisher on {self.topic} offers an incompatible QoS ({policy}): nothing of it is received. "
+            f"Change the publisher, or the parameters qos_overrides.{self.topic}.subscription.*"
+        )
+        self._node.get_logger().warning(self._fault)
