@@ -109,16 +109,20 @@ def compressed_images_are_answered(robot, other_model_id):
 
 
 def test_wrong_parameters_at_start_leave_a_node_that_can_be_put_right(robot, models, tmp_path):
-    wrong = ["-p", "device:=tpu", "-p", "threads:=two", "-p", "chekpoint:=x"]
+    wrong = ["-p", "device:=tpu", "-p", "threads:=two", "-p", "min_area:=3.0", "-p", "chekpoint:=x"]
     start = ["--ros-args", "-p", f"checkpoint:={models / 'good'}", *wrong, *QUICK_REPORTS, *LOSSLESS]
     with running("decompose", start, tmp_path / "log"):
         robot.until(lambda: robot.statuses and robot.statuses["network"].level == DiagnosticStatus.ERROR)
         log = (tmp_path / "log").read_text()
-        for fault in ("device is 'tpu'; it must be auto, cpu", "threads must be a whole number, is 'two'"):
+        for fault in (
+            "device is 'tpu'; it must be auto, cpu",
+            "threads must be a whole number, is 'two'",
+            "min_area is 3.0; it must be from 0.0 to 1.0",
+        ):
             assert fault in robot.messages()["network"]
             assert fault in log
         assert "did you mean checkpoint?" in log
-        assert robot.set(device="cuda:99", threads=1) == ""
+        assert robot.set(device="cuda:99", threads=1, min_area=0.01) == ""
         assert not robot.change(CONFIGURE)
         robot.next_report()
         assert "cuda:99" in robot.messages()["network"]
