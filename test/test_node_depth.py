@@ -9,6 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import given
@@ -25,7 +26,9 @@ from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.depth import SILENT, DepthMatcher, NoDepthError
 from monet_perception.nodes.diagnostics import Report, Statistics
 from monet_perception.nodes.network import Network
+from monet_perception.nodes.parameters import Parameters
 from monet_perception.nodes.pipeline import Pipeline
+from monet_perception.nodes.settings import SPECS
 from monet_perception.tracking import Tracker
 
 MATRIX = np.array([[42.0, 0, 32.2], [0, 42.0, 24.1], [0, 0, 1]])
@@ -261,6 +264,20 @@ def test_images_without_stamps_are_tracked_by_when_they_came(pipeline):
 )
 def test_rectified_images_are_known_by_their_topic(topic, rectified):
     assert named_rectified(topic) is rectified
+
+
+@pytest.mark.parametrize(("given", "kept"), [("true", "true"), ("false", "false"), ("auto", "auto")])
+def test_true_and_false_of_a_command_line_are_taken_as_the_words(given, kept):
+    """ROS takes them for truth values, which no other choice of the parameter is."""
+    context = rclpy.Context()
+    rclpy.init(args=["--ros-args", "-p", f"rectified:={given}"], context=context)
+    try:
+        node = rclpy.create_node("words", context=context)
+        parameters = Parameters(node, SPECS, lambda: False, print)
+        assert (parameters["rectified"], parameters.faults) == (kept, {})
+        node.destroy_node()
+    finally:
+        rclpy.shutdown(context=context)
 
 
 # In the diagnostics --------------------------------------------------------------------------------
