@@ -26,6 +26,7 @@ from monet_perception.networks.component_vae import Broadcast
 from monet_perception.networks.monet import make_attention
 from monet_perception.networks.scope import scope_step, softmax_masks, stick_breaking
 from monet_perception.networks.segmentation import WIDE, TransposedConvolution
+from monet_perception.networks.unet import RecurrentAttention
 
 # The presets' structure at a size that a test can train: fewer channels, a smaller encoder and image.
 SMALL = {
@@ -96,6 +97,17 @@ def test_scope_recursion_is_that_of_the_thesis(masks, alpha: Tensor) -> None:
         scope = scope * (1.0 - probabilities[:, k])
     expected.append(scope)
     np.testing.assert_allclose(masks(alpha).exp().numpy(), np.stack(expected, axis=1), atol=1e-6, rtol=1e-4)
+
+
+def test_each_pass_of_the_recurrent_attention_sees_the_scope_that_is_left() -> None:
+    torch.manual_seed(0)
+    attention, images = RecurrentAttention(4, (4, 8), 16), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        masks = attention(images).exp()
+        for k in range(3):
+            scope = 1 - masks[:, :k].sum(dim=1, keepdim=True)
+            alpha = attention.unet(torch.cat([images, scope.log()], dim=1)).sigmoid()  # equation 4.1
+            torch.testing.assert_close(masks[:, k : k + 1], scope * alpha, atol=1e-5, rtol=1e-4)
 
 
 def random_output(seed: int, slots: int = 4, size: int = 5) -> tuple[MonetOutput, Tensor]:
@@ -276,6 +288,20 @@ def test_encoding_is_the_deterministic_half_of_the_forward_pass(preset: str) -> 
         for left, right in zip(first, second, strict=True):
             torch.testing.assert_close(left, right, rtol=0, atol=0)
     assert not torch.equal(sampled.reconstructions, whole.reconstructions)
+
+
+def test_latents_are_drawn_from_their_posterior() -> None:
+    torch.manual_seed(0)
+    monet, images = Monet(SMALL["monet"]).train(), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        monet.component.encoder.mlp[-1].bias[monet.config.latent_size :].fill_(-1.0)  # log sigma
+        torch.manual_seed(1)
+        output = monet(images)
+        torch.manual_seed(1)
+        noise = torch.randn_like(output.latent_mean)
+        expected = monet.decode(output.latent_mean + output.latent_log_sigma.exp() * noise)
+    torch.testing.assert_close(output.reconstructions, expected.reconstructions)
+    torch.testing.assert_close(output.mask_logits, expected.mask_logits)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -20,9 +20,11 @@ from small_training import arguments, write_squares
 
 from monet_perception.checkpoint import load_checkpoint
 from train import fit, pretrain
-from train.assignment import IGNORED, assign_slots, instance_targets, matched_loss, matching_cost
+from train.assignment import IGNORED, SMALLEST_AREA, assign_slots, instance_targets, matched_loss, matching_cost
 from train.cli import main
+from train.data.layout import StoreLayout
 from train.data.store import Store
+from train.data.store_writer import StoreWriter
 from train.supervised import PixelClasses
 
 ROOT = Path(__file__).parents[1]
@@ -98,15 +100,15 @@ def test_perfect_masks_cost_nothing_and_left_out_objects_do_not_count() -> None:
     assert loss_of(few, targets).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_object_weight_counts_each_object_as_so_many_pixels_more() -> None:
+def test_object_weight_counts_each_object_as_so_many_pixels_more_and_specks_as_fewer() -> None:
     targets = torch.zeros(1, 16, 16, dtype=torch.int64)
-    targets[0, :4, :10], targets[0, 8:, 8:] = 1, 2  # 40 and 64 pixels, 152 of background
+    targets[0, 0, :5], targets[0, 8:, 8:] = 1, 2  # 5 and 64 pixels, 187 of background
     likelihood = torch.tensor([0.9, 0.2, 0.5])  # of background and objects in their slots
     log_masks = ((1 - likelihood) / 2)[targets].unsqueeze(1).repeat(1, 3, 1, 1)
     log_masks.scatter_(1, targets.unsqueeze(1), likelihood[targets].unsqueeze(1)).log_()
     matched = torch.tensor([[0, 1, 2]])
-    area = torch.tensor([[152.0, 40.0, 64.0]])
-    counted = torch.tensor([152.0, 40.0 + 30, 64.0 + 30])
+    area = torch.tensor([[187.0, 5.0, 64.0]])
+    counted = torch.tensor([187.0, 5.0 + 30 * 5 / SMALLEST_AREA, 64.0 + 30])
     expected = -(counted * likelihood.log()).sum() / counted.sum()
     loss = matched_loss(log_masks, targets, matched, area, fixed=1, object_weight=30.0)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -230,6 +232,26 @@ def test_pixels_get_their_objects_categories(store: Path) -> None:
     objects = PixelClasses(opened, [])
     assert objects.names == ["background 0", "object"]
     assert objects(labels, index).unique().tolist() == [0, 1]
+
+
+def test_classes_of_two_factors_are_their_combinations(tmp_path: Path) -> None:
+    shapes, colours = ["ball", "box"], ["red", "green", "blue"]
+    layout = StoreLayout(
+        "pairs", "train", "test", "CC0-1.0", height=7, width=7, labels=True, entities=6,
+        factors={
+            "shape": {"kind": "categorical", "values": shapes, "unit": None},
+            "colour": {"kind": "categorical", "values": colours, "unit": None},
+        },
+    )  # fmt: skip
+    labels = np.tile(np.arange(7, dtype=np.uint8), (1, 7, 1))  # a column of background, then one an object
+    shape, colour = np.divmod(np.arange(6, dtype=np.int16)[None], 3)
+    with StoreWriter(tmp_path / "pairs", layout, 1) as writer:
+        images = np.zeros((1, 7, 7, 3), np.uint8)
+        writer.write(0, images=images, labels=labels, factors={"shape": shape, "colour": colour})
+    classes = PixelClasses(Store.open(tmp_path / "pairs"), ["shape", "colour"])
+    columns = classes(torch.from_numpy(labels), torch.tensor([0]))[0, 0]
+    pairs = [f"{one} {other}" for one, other in itertools.product(shapes, colours)]
+    assert [classes.names[column] for column in columns] == ["background 0", *pairs]
 
 
 @pytest.mark.parametrize(
