@@ -188,15 +188,24 @@ def test_a_batch_is_its_frames_one_by_one(decomposer: Decomposer) -> None:
         assert_close(single, dataclasses.replace(batch, **arrays))
 
 
-def test_the_roi_is_what_the_network_saw(checkpoint: Path) -> None:
+@pytest.mark.parametrize("portrait", [False, True])
+def test_the_roi_is_what_the_network_saw(checkpoint: Path, portrait: bool) -> None:
     image = np.zeros((100, 300, 3), np.uint8)
     image[:, 100:200] = (200, 100, 50)
+    image = image.swapaxes(0, 1) if portrait else image
     with Decomposer(checkpoint, device="cpu", threads=1) as decomposer:
         assert (decomposer(image).image == (200, 100, 50)).all()
     with Decomposer(checkpoint, device="cpu", threads=1, crop="whole") as decomposer:
-        columns = decomposer(image).image[SIZE // 2, :, 0]
-    assert (columns[: SIZE // 3] == 0).all()
-    assert (columns[SIZE // 3 + 2 : 2 * SIZE // 3 - 1] == 200).all()
+        seen = decomposer(image).image[..., 0]
+    along = seen[:, SIZE // 2] if portrait else seen[SIZE // 2]
+    assert (along[: SIZE // 3] == 0).all()
+    assert (along[SIZE // 3 + 2 : 2 * SIZE // 3 - 1] == 200).all()
+
+
+def test_large_frames_are_averaged_and_not_sampled(decomposer: Decomposer) -> None:
+    lines = np.zeros((8 * SIZE, 8 * SIZE, 3), np.uint8)
+    lines[:, ::8] = 255
+    assert np.abs(decomposer(lines).image - 255 / 8).max() <= 1
 
 
 def test_views_are_taken_and_results_do_not_alias(decomposer: Decomposer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,12 +152,21 @@ def test_sweep_is_what_decoding_each_step_alone_gives(decomposer: Decomposer, st
 
 def test_traversal_orders_rows_by_activity(decomposer: Decomposer, store: Store) -> None:
     seen = decomposer(np.array(store.images[3]))
-    figure = traverse.traverse(decomposer, seen, 1, latents=3, steps=5)
+    figure = traverse.traverse(decomposer, seen, 1, latents=3, extent=2.0, steps=5)
     rows = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     kl = kl_per_latent(seen.latent_mean[1], seen.latent_log_sigma[1])
     assert [row.split("\n")[0] for row in rows] == [f"z{i + 1}" for i in np.argsort(-kl)[:3]]
     columns = [label.get_text() for label in figure.axes[1].get_xticklabels()]
-    assert columns == ["-3.0", "-1.5", "+0.0", "+1.5", "+3.0"]
+    assert columns == ["-2.0", "-1.0", "+0.0", "+1.0", "+2.0"]
+
+
+def test_a_traversal_is_of_an_object_unless_told_otherwise(decomposer: Decomposer, store: Store) -> None:
+    masks = np.zeros((4, 32, 32), np.float32)
+    masks[1, 8:12, 8:12] = masks[2, 16:24, 16:24] = 1
+    masks[0] = 1 - masks.sum(axis=0)
+    seen = replace(decomposer(np.array(store.images[3])), masks=masks)
+    assert traverse.default_slot(seen) == 2  # not the wall around it
+    assert traverse.default_slot(replace(seen, masks=masks[[0, 3]])) == 0
 
 
 def test_traverse_command(network: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,6 +179,8 @@ def test_traverse_command(network: Path, store: Store, tmp_path: Path, capsys: p
         for slot in (2, 5)
         for show in ("masked", "scene", "unmasked")
     ]
+    assert traverse.main([*argv, "--slot", "2", "--range", "1.5", "--format", "svg"]) == 0
+    assert "<!-- +1.5 -->" in (tmp_path / "traversal_painted_net_image7_slot2_masked.svg").read_text()
     assert traverse.main([*argv, "--slot", "6"]) == 1
     assert "this network has 1 to 5" in capsys.readouterr().err
     assert traverse.main([*argv, "--image", "160"]) == 1

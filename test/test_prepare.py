@@ -6,7 +6,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -22,8 +22,9 @@ from monet_perception.checkpoint import save_checkpoint
 from monet_perception.decomposer import Decomposer
 from monet_perception.networks import Monet
 from monet_perception.region import Region
-from train.data.crop import cut
+from train.data.crop import cut, parse_crop, resize_published
 from train.data.manifest import StoreError
+from train.data.multi_object import Clevr, ObjectsRoom
 from train.data.source import SourceError
 from train.data.store import Store
 from train.prepare import main, prepare
@@ -93,6 +94,26 @@ def test_record_ranges(rooms: tuple[Path, dict[str, NDArray[Any]]], tmp_path: Pa
     np.testing.assert_array_equal(Store.open(tmp_path / "some").images, arrays["image"][3:69])
     assert run("objects_room", "--source", path, "--store", tmp_path / "none", "--split", "val") == 1
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("reader", "name", "sizes"),
+    [
+        (ObjectsRoom, "objects_room_train", (980_000, 10_000, 10_000)),
+        (Clevr, "clevr_with_masks", (70_000, 10_000, 10_000)),
+    ],
+)
+def test_splits_have_the_thesis_s_sizes_and_no_record_in_common(
+    tmp_path: Path, reader: type[ObjectsRoom | Clevr], name: str, sizes: tuple[int, ...]
+) -> None:
+    path = tmp_path / f"{name}.tfrecords"
+    path.touch()
+    splits: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+    first = 0
+    for split, size in zip(splits, sizes, strict=True):
+        opened = reader(path, split=split)
+        assert (opened.start, opened.records) == (first, size)
+        first += size
 
 
 def test_a_truncated_file_names_the_record(
@@ -220,6 +241,24 @@ def test_scenenet_views_labels_depth_and_cameras(
         np.testing.assert_allclose(through, np.tan(np.deg2rad(30)) * rays, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [192, 48])
+@pytest.mark.parametrize("crop", ["24:216,64:256", "10:202,100:292"])
+def test_scenenet_intrinsics_are_those_of_the_stored_images(
+    scenenet: tuple[Path, dict[tuple[int, int], dict[str, NDArray[Any]]]], tmp_path: Path, crop: str, size: int
+) -> None:
+    command = ("scenenet", "--source", scenenet[0], "--store", tmp_path / "store", "--views", 1)
+    assert run(*command, "--crop", crop, "--size", size) == 0
+    store = Store.open(tmp_path / "store")
+    assert store.cameras is not None
+    camera = dict(zip(store.manifest.camera_fields, store.cameras[0].astype(float), strict=True))
+    # Rays through the edges of the stored image and of the crop, the latter by the angles of the published view.
+    edges, seen = np.array([-0.5, size - 0.5]), parse_crop(crop)
+    x = np.array([seen.x, seen.x + seen.width]) / 160 - 1
+    y = np.array([seen.y, seen.y + seen.height]) / 120 - 1
+    np.testing.assert_allclose((edges - camera["cx"]) / camera["fx"], np.tan(np.deg2rad(30)) * x, rtol=1e-5)
+    np.testing.assert_allclose((edges - camera["cy"]) / camera["fy"], np.tan(np.deg2rad(22.5)) * y, rtol=1e-5)
+
+
 def test_scenenet_skips_and_counts_what_is_missing_or_broken(
     scenenet: tuple[Path, dict[tuple[int, int], dict[str, NDArray[Any]]]],
     tmp_path: Path,
@@ -326,6 +365,13 @@ def test_a_network_is_trained_on_what_the_robot_shows_it(tmp_path: Path, size: i
     save_checkpoint(tmp_path / "network.safetensors", Monet(replace(CONFIG, image_size=size)), dataset="none", steps=0)
     with Decomposer(tmp_path / "network.safetensors") as robot:
         np.testing.assert_array_equal(Store.open(tmp_path / "store").images[0], robot(frame).image)
+
+
+def test_published_images_are_averaged_only_where_interpolation_would_skip_pixels() -> None:
+    lines = np.zeros((192, 192, 3), np.uint8)
+    lines[:, ::8] = 255
+    np.testing.assert_array_equal(resize_published(lines, 128), cv2.resize(lines, (128, 128)))
+    assert np.abs(resize_published(lines, 24).astype(int) - 255 / 8).max() <= 1
 
 
 def test_arguments_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
