@@ -246,6 +246,37 @@ def test_a_landmark_that_cannot_be_seen_stays(view, others):
     assert 1 in {track for landmark in landmarks.landmarks() for track in landmark.tracks}
 
 
+@pytest.mark.parametrize(
+    ("column", "row", "inside"),
+    [
+        *((share, 0.5, 0.1 < share < 0.9) for share in (0.05, 0.15, 0.85, 0.95)),
+        *((0.5, share, 0.1 < share < 0.9) for share in (0.05, 0.15, 0.85, 0.95)),
+    ],
+)
+def test_a_view_ends_a_tenth_before_the_edge_of_its_region(column, row, inside):
+    camera, roi = replace(CAMERA, fy=40.0), Region(16, 8, 100, 80)
+    u, v = roi.x + column * roi.width, roi.y + row * roi.height
+    ray = np.array([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, 1.0])
+    assert View(AHEAD, camera, roi).contains(AHEAD[:3, :3] @ (3.0 * ray) + AHEAD[:3, 3]) is inside
+
+
+@pytest.mark.parametrize(
+    ("place", "hides"),
+    [([-1, 0, 0], True), ([1, 0, 0], False), ([-4, 0, 0], False), ([-1, 0.5, 0], False)],
+    ids=["before", "behind", "behind the camera", "beside"],
+)
+def test_only_what_stands_before_a_landmark_hides_it(place, hides):
+    assert View(AHEAD, CAMERA, WHOLE).hides(small(place, 1), np.zeros(3)) is hides
+
+
+def test_the_extent_of_a_landmark_is_the_mean_of_its_views():
+    landmarks = LandmarkMap()
+    for step, extent in enumerate(([0.2, 0.4, 0.3], [0.4, 0.5, 0.3], [0.9, 0.6, 0.6])):
+        landmarks.update([replace(seen([0, 0, 0]), extent=np.array(extent))], 0.1 * step)
+    (landmark,) = landmarks.landmarks()
+    np.testing.assert_allclose(landmark.extent, [0.5, 0.5, 0.4])
+
+
 def test_a_landmark_that_is_seen_now_and_then_stays():
     landmarks, view = LandmarkMap(patience=1.0), View(AHEAD, CAMERA, WHOLE)
     for step in range(60):

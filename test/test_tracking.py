@@ -165,6 +165,31 @@ def test_an_object_that_comes_back_elsewhere_is_known_by_its_latent(absence, ret
     assert (ids[1] == before) is np.bool_(returns)
 
 
+@pytest.mark.parametrize(("latent_drift", "away", "known"), [(0.3, 0.8, True), (0.0, 0.8, False), (0.3, 0.1, False)])
+def test_the_latent_of_an_object_may_drift_with_the_time_that_it_is_away(latent_drift, away, known):
+    tracker = Tracker(TrackerSettings(latent_drift=latent_drift))
+    mean, log_sigma = latents(0, 1)
+    tracker.update(scene(disc(6, 6, 3)), mean, log_sigma, stamp=0.0)
+    for stamp in np.arange(0.1, away - 0.05, 0.1):
+        tracker.update(scene(), mean[:1], log_sigma[:1], stamp)
+    mean[1] += 0.3  # three standard deviations of its posterior
+    ids = tracker.update(scene(disc(18, 17, 3)), mean, log_sigma, stamp=away)
+    assert (ids[1] == 1) is np.bool_(known)
+
+
+@pytest.mark.parametrize(("latent_memory", "known"), [(0.3, True), (0.01, False)])
+def test_the_last_view_of_an_object_is_not_all_that_is_remembered_of_it(latent_memory, known):
+    tracker = Tracker(TrackerSettings(latent_memory=latent_memory))
+    mean, log_sigma = latents(0, 1)
+    odd = mean + np.array([[0.0], [1.0]])  # half out of the image, say
+    for step in range(5):
+        tracker.update(scene(disc(6, 6, 3)), odd if step == 4 else mean, log_sigma, stamp=0.1 * step)
+    for step in range(5, 10):
+        tracker.update(scene(), mean[:1], log_sigma[:1], stamp=0.1 * step)
+    ids = tracker.update(scene(disc(18, 17, 3)), mean, log_sigma, stamp=1.0)
+    assert (ids[1] == 1) is np.bool_(known)
+
+
 def test_something_else_in_the_same_place_is_not_taken_for_what_was_there():
     tracker = Tracker()
     masks = scene(disc(6, 6, 3))
