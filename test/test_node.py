@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from node_process import LOSSLESS, Robot, picture, rgb_message, running
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
@@ -216,12 +216,49 @@ def test_slots_in_3d(robot, depth_camera, encoding):
     assert (points["confidence"] >= 1 / K - 1e-3).all()
 
 
+def test_raw_images_are_lifted_through_their_lens(robot, depth_camera):
+    depth, info = depth_camera
+    clouds = robot.listen("scene/cloud", PointCloud2)
+    image = rgb_message(robot.header())
+    message, lens = camera_info(image.header, focal=40.0), np.array([-0.3, 0.09, 0.0, 0.0, 0.0])
+    message.distortion_model, message.d = "plumb_bob", lens.tolist()
+    message.p = [30.0, 0.0, 32.0, 0.0, 0.0, 30.0, 24.0, 0.0, 0.0, 0.0, 1.0, 0.0]  # of the rectified images
+    info.publish(message)
+    depth.publish(image_message(image.header, np.full((48, 64), 2000, np.uint16), "16UC1"))
+    robot.answer(image)
+    points = read_cloud(robot.until(lambda: clouds, "no cloud")[-1])
+    corner = cv2.undistortPoints(np.array([[[8.0, 0.0]]]), np.reshape(message.k, (3, 3)), lens)[0, 0]
+    np.testing.assert_allclose([points["x"].min(), points["y"].min()], 2 * corner, rtol=0.02)
+
+
 def test_depth_of_another_time_is_not_used(robot, depth_camera):
     depth, info = depth_camera
     image = rgb_message(robot.header())
     info.publish(camera_info(image.header))
     depth.publish(image_message(robot.header(), np.full((48, 64), 2000, np.uint16), "16UC1"))  # 50 ms later
     assert not any(len(slot.centroid) for slot in robot.answer(image).slots)
+
+
+@pytest.mark.parametrize("durability", [DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE])
+def test_a_camera_info_that_is_sent_once_while_nobody_listens_is_kept(robot, durability):
+    """Each time with another focal length, because the node keeps those of the tests before."""
+    once = robot.node.create_publisher(CameraInfo, "camera_info", QoSProfile(depth=1, durability=durability))
+    focal = 30.0 if durability == DurabilityPolicy.TRANSIENT_LOCAL else 240.0
+    robot.until(lambda: once.get_subscription_count() > 0, "camera_info isn't subscribed to while nobody listens")
+    once.publish(camera_info(robot.header(), focal=focal))
+    depth = robot.node.create_publisher(Image, "depth", 100)
+    for _ in range(2):  # and kept while nobody listens again
+        clouds = robot.listen("scene/cloud", PointCloud2)
+        robot.listen()
+        robot.until(lambda: depth.get_subscription_count() > 0, "no subscriber for depth")
+        image = rgb_message(robot.header())
+        depth.publish(image_message(image.header, np.full((48, 64), 2000, np.uint16), "16UC1"))
+        robot.answer(image)
+        robot.until(lambda clouds=clouds: clouds, "no cloud")
+        np.testing.assert_allclose(np.abs(read_cloud(clouds[-1])["x"]).max(), 2 * 24 / focal, rtol=0.05)
+        robot.reset()
+    robot.node.destroy_publisher(once)
+    robot.node.destroy_publisher(depth)
 
 
 def test_tracks_stay_while_nothing_moves(robot):
