@@ -43,9 +43,10 @@ LOSSLESS = [
 
 
 @contextmanager
-def running(module: str, arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A node as a process, `python -m monet_perception.nodes.<module>`; it has to end by SIGINT."""
-    command = [sys.executable, "-m", f"monet_perception.nodes.{module}", *arguments]
+def running(module: str | Path, arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A node as a process, `python -m monet_perception.nodes.<module>`, or a file; it has to end by SIGINT."""
+    program = [str(module)] if isinstance(module, Path) else ["-m", f"monet_perception.nodes.{module}"]
+    command = [sys.executable, *program, *arguments]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
     try:
