@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
-from hypothesis import given
-from hypothesis import strategies as st
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -27,7 +25,6 @@ from monet_perception.nodes.network import FIRST_PAUSE, Network, NetworkError
 from monet_perception.nodes.process import NodeExecutor
 from monet_perception.nodes.qos import BestAvailableSubscription
 from monet_perception.nodes.worker import NewestFirstWorker
-from monet_perception.overlay import draw_overlay, label_image
 from monet_perception.region import Region
 
 
@@ -156,39 +153,6 @@ def test_a_device_that_stays_away_is_asked_less_and_less():
         time.sleep(0.01)
     pauses = np.diff([begin, *asked[1:]])
     assert (pauses >= FIRST_PAUSE * np.array([1, 2, 4])).all(), pauses
-
-
-def halves() -> np.ndarray:
-    """Masks [2, 8, 8]: slot 0 has the left half, slot 1 the right."""
-    masks = np.zeros((2, 8, 8), np.float32)
-    masks[0, :, :4] = masks[1, :, 4:] = 1
-    return masks
-
-
-def test_labels_lie_on_their_source_pixels():
-    labels = label_image(halves(), Region(20, 0, 40, 40), 40, 80)
-    assert (labels[:, :20] == 2).all(), "two slots: the label of what is outside is 2"
-    assert (labels[:, 60:] == 2).all()
-    assert (labels[:, 20:40] == 0).all()
-    assert (labels[:, 40:60] == 1).all()
-
-
-def test_the_overlay_tints_tracked_slots_only_and_nothing_outside():
-    image = np.full((40, 80, 3), 100, np.uint8)
-    overlay = draw_overlay(image, halves(), [-1, 3], Region(20, 0, 40, 40))
-    assert overlay.shape == image.shape
-    assert (overlay[:, :38] == 100).all()
-    assert (overlay[:, 60:] == 100).all()
-    assert (overlay[:, 42:58] != 100).any(axis=-1).all()
-    assert (image == 100).all(), "the source image was drawn on"
-
-
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(64, 200))
-def test_overlays_of_any_size(height, width, longest):
-    image = np.zeros((height, width, 3), np.uint8)
-    side = min(height, width)
-    overlay = draw_overlay(image, halves(), [0, 1], Region(0, 0, side, side), longest_side=longest)
-    assert max(overlay.shape[:2]) == min(longest, max(height, width))
 
 
 def test_separation_counts_objects_that_have_a_slot_to_themselves():
