@@ -14,10 +14,10 @@ What the numbers mean
     the points (for that, take the extent: extent^2 / 12 per axis). It adds up what the estimate can't know: how much of
     the object is hidden behind others, cut off by the edge of the image or in another slot (read off the rim of the
     mask, `hidden_share`), how deep the object is (along the ray), where exactly the mask ends, the depth camera's
-    noise, and the finite number of points. It is meant for the masks of networks, and cautious with exact ones: the
-    median squared Mahalanobis distance of balls and boxes in plain sight is a fifth of what a normal distribution has.
-    Errors of successive frames are alike, because the viewpoint is: whoever fuses frames has to allow for it, as
-    `examples/landmarks.py` does. How often the true centre is covered is measured by `benchmarks/tracking.py`.
+    noise, and the finite number of points. Errors of successive frames are alike, because the viewpoint is: whoever
+    fuses frames has to allow for it, as `examples/landmarks.py` does. How often the true centre is covered is measured
+    by `benchmarks/tracking.py`: in rendered rooms about as often as promised. Of balls and boxes in plain sight with
+    exact masks it is cautious: their median squared Mahalanobis distance is a fifth of a normal distribution's.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def test_only_what_stands_in_front_hides():
 def test_the_covariance_holds_what_it_promises_over_random_scenes():
     """At least 80 % of the true centres within the 90 % ellipsoid, and at most 99.5 %: neither boastful nor useless.
 
-    On exact masks it is cautious: the median of the squared distances is a fifth of what it promises.
+    In plain sight it is cautious: the median of the squared distances is a fifth of a normal distribution's.
     """
     rng = np.random.default_rng(3)
     distances, sigmas = [], []
