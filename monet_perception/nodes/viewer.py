@@ -54,6 +54,9 @@ class Stamps:
 
     _known: OrderedDict[int, None] = field(default_factory=OrderedDict, init=False, repr=False)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def __contains__(self, stamp: int) -> bool:
         return stamp in self._known
 
