@@ -14,6 +14,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import given
 from hypothesis import strategies as st
+from node_process import LOSSLESS, Robot, running
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from test_node_parts import THRESHOLDS, situation
@@ -320,3 +321,34 @@ def test_images_without_stamps_are_a_warning_and_resets_are_counted():
     assert (told.level, told.message) == (DiagnosticStatus.WARN, "images carry no stamp: set header.stamp")
     assert {"track resets": "3"}.items() <= {pair.key: pair.value for pair in told.values}.items()
     assert camera_status(statistics, report).level == DiagnosticStatus.OK
+
+
+# As a process --------------------------------------------------------------------------------------
+
+
+def test_a_depth_camera_under_another_name_without_camera_info_is_told(tmp_path):
+    save_checkpoint(tmp_path / "a", Monet(PRESETS["monet_rn18_star"]), dataset="none", steps=0)
+    start = [
+        *("--ros-args", "-p", f"checkpoint:={tmp_path / 'a'}", "-r", "depth:=/cam/depth"),
+        *("-p", "diagnostics_period:=0.2", "-p", "camera_timeout:=0.5", *LOSSLESS),
+    ]
+    robot = Robot()
+    depth = robot.node.create_publisher(Image, "/cam/depth", 100)
+    try:
+        with running("decompose", start, tmp_path / "log"):
+
+            def told() -> bool:
+                image = image_message(Header(), np.full((48, 64, 3), 128, np.uint8), "rgb8")
+                image.header.stamp = robot.node.get_clock().now().to_msg()
+                depth.publish(image_message(image.header, np.full((48, 64), 2000, np.uint16), "16UC1"))
+                robot.answer(image)
+                return "0 of" in robot.messages().get("camera", "")
+
+            robot.until(told, "a missing camera_info isn't told")
+            assert "frames have 3D: no camera_info has come" in robot.messages()["camera"]
+            assert robot.statuses["camera"].level == DiagnosticStatus.WARN
+            assert robot.value("camera", "depth topic") == "/cam/depth"
+            robot.cameras["image"].publish(image_message(Header(), np.zeros((48, 64, 3), np.uint8), "rgb8"))
+            robot.until(lambda: "images carry no stamp" in robot.messages()["camera"], "no stamp isn't told")
+    finally:
+        robot.close()

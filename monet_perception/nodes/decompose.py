@@ -420,7 +420,7 @@ class DecomposeNode(LifecycleNode):
             topic=inputs.topic if inputs is not None else self.resolve_topic_name("image"),
             input_fault=self._subscription_fault or (inputs.fault if inputs is not None else ""),
             depth_topic=self.resolve_topic_name("depth"),
-            depth_publishers=self.count_publishers("depth"),
+            depth_publishers=self.count_publishers(self.resolve_topic_name("depth")),
             track_resets=self._pipeline.tracker.resets if self._pipeline is not None else 0,
             network_fault=self._configuration_fault or (network.fault if network is not None else ""),
             recoveries=network.recoveries if network is not None else 0,
