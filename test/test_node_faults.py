@@ -68,6 +68,15 @@ def test_a_wrong_qos_parameter_fails_configure_with_the_reason(robot, start, tmp
         assert value in log.read_text()
 
 
+def test_a_qos_parameter_that_fits_no_topic_is_told(robot, start, tmp_path):
+    log = tmp_path / "log"
+    with running("decompose", [*start, "-p", "qos_overrides./imge.subscription.depth:=3", *LOSSLESS], log):
+        active(robot)
+        assert (
+            "'qos_overrides./imge.subscription.depth' is ignored; did you mean qos_overrides./image." in log.read_text()
+        )
+
+
 def test_a_middleware_that_fails_is_told_and_ends_nothing(robot, start, tmp_path):
     log = tmp_path / "log"
     with running(FAILING_NODE, [*start, *LOSSLESS], log) as process:

@@ -123,6 +123,7 @@ class DecomposeNode(LifecycleNode):
                 lost=self._statistics.count,
             )
             self._outputs = Outputs(self, self._listeners_changed)
+            self._settings.warn_of_unknown_qos()
         except Exception as error:  # whatever it is, the node stays and can be configured again
             self._fail(NOT_CONFIGURED, error)
             self._tear_down()

@@ -15,7 +15,8 @@ from rclpy.parameter import Parameter
 Value = bool | int | float | str
 
 _KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-_OF_EVERY_NODE = ("use_sim_time", "qos_overrides.", "start_type_description_service")
+_QOS_OVERRIDES = "qos_overrides."
+_OF_EVERY_NODE = ("use_sim_time", _QOS_OVERRIDES, "start_type_description_service")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,10 @@ class Parameters:
     def __getitem__(self, name: str) -> Any:
         return self._node.get_parameter(name).value
 
+    def warn_of_unknown_qos(self) -> None:
+        """Warns of QoS overrides that fit no topic; to be called when the node has declared those of its topics."""
+        self._warn(name for name in self._node._parameter_overrides if name.startswith(_QOS_OVERRIDES))
+
     def _declare(self, spec: Spec) -> None:
         given = self._node._parameter_overrides.get(spec.name)
         value = given.value if given is not None else spec.default
@@ -114,10 +119,14 @@ class Parameters:
             raise AssertionError(f"the table's own default doesn't fit: {error}") from error
 
     def _warn_of_unknown(self) -> None:
-        for name in self._node._parameter_overrides:
-            if name in self._specs or name.startswith(_OF_EVERY_NODE):
+        self._warn(name for name in self._node._parameter_overrides if not name.startswith(_OF_EVERY_NODE))
+
+    def _warn(self, given: Iterable[str]) -> None:
+        known = list(self._node._parameters)
+        for name in given:
+            if name in known:
                 continue
-            close = difflib.get_close_matches(name, self._specs, n=1)
+            close = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             self._node.get_logger().warning(f"unknown parameter {name!r} is ignored{hint}")
 
