@@ -1,7 +1,7 @@
 """A node that sends each image back as it is: what rclpy and DDS cost for the image alone."""
 
 import rclpy
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from monet_perception.nodes.process import ros, spin
@@ -15,6 +15,5 @@ def run() -> None:
     with ros([]) as stop:
         node = rclpy.create_node("relay")
         publisher = node.create_publisher(Image, RELAYED, QoSProfile(depth=1))
-        newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        node.create_subscription(Image, TAKEN, publisher.publish, newest)
+        node.create_subscription(Image, TAKEN, publisher.publish, QoSProfile(depth=1))
         spin(node, stop.is_set)
