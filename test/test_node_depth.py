@@ -25,11 +25,12 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.networks import PRESETS, Monet
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.depth import SILENT, DepthMatcher, NoDepthError
-from monet_perception.nodes.diagnostics import Report, Statistics
+from monet_perception.nodes.diagnostics import Report
 from monet_perception.nodes.network import Network
 from monet_perception.nodes.parameters import Parameters
 from monet_perception.nodes.pipeline import Pipeline
 from monet_perception.nodes.settings import SPECS
+from monet_perception.nodes.statistics import Statistics
 from monet_perception.tracking import Tracker
 
 MATRIX = np.array([[42.0, 0, 32.2], [0, 42.0, 24.1], [0, 0, 1]])

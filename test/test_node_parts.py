@@ -19,11 +19,12 @@ from monet_perception.checkpoint import save_checkpoint
 from monet_perception.decomposer import Decomposer
 from monet_perception.labels import separated
 from monet_perception.networks import PRESETS, Monet
-from monet_perception.nodes.diagnostics import Report, Situation, Statistics, Thresholds
+from monet_perception.nodes.diagnostics import Report, Situation, Thresholds
 from monet_perception.nodes.inputs import Inputs, Source
 from monet_perception.nodes.network import FIRST_PAUSE, Network, NetworkError
 from monet_perception.nodes.process import NodeExecutor
 from monet_perception.nodes.qos import BestAvailableSubscription
+from monet_perception.nodes.statistics import Statistics
 from monet_perception.nodes.worker import NewestFirstWorker
 from monet_perception.region import Region
 

@@ -34,6 +34,7 @@ from monet_perception.nodes.pipeline import DecomposedFrame, Pipeline
 from monet_perception.nodes.process import LOG_EVERY, NOT_CONFIGURED, ros, spin
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_latents
+from monet_perception.nodes.statistics import Statistics
 from monet_perception.nodes.worker import NewestFirstWorker
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 from monet_perception.tracking import Tracker, TrackerSettings
@@ -77,7 +78,7 @@ class DecomposeNode(LifecycleNode):
     def __init__(self, make_decomposer: Callable[..., Decomposer] = Decomposer, **options: Any) -> None:
         super().__init__("decompose", **options)
         self._make_decomposer = make_decomposer
-        self._statistics = diagnostics.Statistics()
+        self._statistics = Statistics()
         self._report = diagnostics.Report(self.get_fully_qualified_name())
         self._assessment: Assessment | None = None
         self._assessed = self._listening_since = -float("inf")
