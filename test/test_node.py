@@ -244,7 +244,14 @@ def test_a_camera_info_that_is_sent_once_while_nobody_listens_is_kept(robot, dur
     """Each time with another focal length, because the node keeps those of the tests before."""
     once = robot.node.create_publisher(CameraInfo, "camera_info", QoSProfile(depth=1, durability=durability))
     focal = 30.0 if durability == DurabilityPolicy.TRANSIENT_LOCAL else 240.0
-    robot.until(lambda: once.get_subscription_count() > 0, "camera_info isn't subscribed to while nobody listens")
+
+    def subscribed() -> bool:
+        """As this publisher's QoS asks for: a subscription to those of the tests before is yet to be made anew."""
+        offers = [offer.qos_profile for offer in robot.node.get_subscriptions_info_by_topic("camera_info")]
+        wanted = [(ReliabilityPolicy.RELIABLE, durability)]
+        return once.get_subscription_count() == 1 and [(o.reliability, o.durability) for o in offers] == wanted
+
+    robot.until(subscribed, "camera_info isn't subscribed to while nobody listens")
     once.publish(camera_info(robot.header(), focal=focal))
     depth = robot.node.create_publisher(Image, "depth", 100)
     for _ in range(2):  # and kept while nobody listens again
