@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from monet_perception.files import write_text
 from train import report
 from train.cost import Profile, Setting, count, time_all
 from train.figures import save_figure
@@ -117,7 +118,7 @@ def write(measured: Measured, folder: Path, machine: str, batch_size: int) -> st
     table = as_markdown(measured, machine, batch_size)
     content = {precision: [asdict(profile) for profile in profiles] for precision, profiles in measured.items()}
     report.write_json(folder / "attention.json", {"machine": machine, "batch_size": batch_size} | content)
-    report.write_text(folder / "attention.md", table)
+    write_text(folder / "attention.md", table)
     save_figure(draw(measured), folder / "attention.png")
     return table
 

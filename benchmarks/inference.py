@@ -43,6 +43,7 @@ from monet_perception.checkpoint import (
     save_checkpoint,
 )
 from monet_perception.decomposer import Decomposer
+from monet_perception.files import write_text
 from monet_perception.networks import PRESETS, Monet
 from train import report
 
@@ -271,7 +272,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def write(folder: Path, table: str, variants: Sequence[Variant], peaks: dict[str, float], title: str) -> None:
     """inference.md and inference.json."""
     rows = [{key: value for key, value in vars(variant).items() if key != "run"} for variant in variants]
-    report.write_text(folder / "inference.md", table)
+    write_text(folder / "inference.md", table)
     report.write_json(folder / "inference.json", {"title": title, "peak_gflops": peaks, "variants": rows})
 
 

@@ -17,6 +17,7 @@ from benchmarks.latency_results import Run
 from benchmarks.node_process import picture, wait, wait_until
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.process import NodeExecutor
+from monet_perception.stamps import NANOSECONDS
 
 SLOTS = "scene/slots"
 TOPICS = {RELAYED: TAKEN, SLOTS: "image"}
@@ -48,7 +49,7 @@ class Camera:
 
         def received(message: bytes) -> None:
             seconds, nanoseconds = np.frombuffer(message[STAMP], "<u4").tolist()
-            answers[seconds * 10**9 + nanoseconds] = time.time()
+            answers[seconds * NANOSECONDS + nanoseconds] = time.time()
 
         # Raw: turning bytes into Python's objects is the listener's cost, and drivers and SLAM are written in C++.
         subscription = self._node.create_subscription(
@@ -65,13 +66,13 @@ class Camera:
         self._node.destroy_subscription(subscription)
         if topic == SLOTS:  # the node leaves the camera when nobody listens; the relay stays
             self._until_subscribers(topic, 0)
-        latency = np.array([answers[stamp] - stamp / 1e9 for stamp in sent if stamp in answers])
+        latency = np.array([answers[stamp] - stamp / NANOSECONDS for stamp in sent if stamp in answers])
         return Run(latency, published=frames)
 
     def _send(self, topic: str) -> int:
         """Sends an image now; its stamp in nanoseconds."""
         now = time.time_ns()
-        self._serialised[STAMP] = np.array([now // 10**9, now % 10**9], "<u4").tobytes()
+        self._serialised[STAMP] = np.array(divmod(now, NANOSECONDS), "<u4").tobytes()
         self._publishers[topic].publish(bytes(self._serialised))
         return now
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import trange
 
+from monet_perception.files import write_text
 from monet_perception.networks import PRESETS, Monet, monet_loss
 from train import report
 from train.data.store import Store
@@ -122,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for precision in options.precisions:
             results.append(learn(preset, precision, images, options))
             table = as_markdown(results, options)
-            report.write_text(options.output / "learning.md", table)
+            write_text(options.output / "learning.md", table)
     report.write_json(options.output / "learning.json", [asdict(result) for result in results])
     print(table)
     failed = [f"{result.preset} in {result.precision}" for result in results if not result.learnt]

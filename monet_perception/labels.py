@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from monet_perception.region import Region
+from monet_perception.region import Region, resize_map
 from monet_perception.similarity import mask_overlap
 
 FIRST_OBJECT_LABEL = 4
@@ -26,10 +25,7 @@ def fit_labels(labels: NDArray[np.uint8], roi: Region, height: int, width: int) 
         roi: source pixels that the masks cover.
         height, width: of the masks.
     """
-    part = roi.cut(labels)
-    if part.shape == (height, width):
-        return part
-    return np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    return resize_map(roi.cut(labels), height, width)
 
 
 def match_objects(

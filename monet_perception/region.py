@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,3 +43,10 @@ def resize(image: NDArray[np.uint8], region: Region, size: int) -> NDArray[np.ui
     shrinks = min(part.shape[:2]) >= size
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(part, (size, size), interpolation=interpolation), np.uint8)
+
+
+def resize_map(values: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Labels or depth [h, w] to [height, width]; the nearest value by pixel centres, so that none is invented."""
+    if values.shape == (height, width):
+        return values
+    return cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)

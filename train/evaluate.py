@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from monet_perception.checkpoint import read_info
 from monet_perception.decomposer import Decomposer
+from monet_perception.files import write_text
 from train import figures, report
 from train.arguments import at_least, positive
 from train.data.manifest import StoreError
@@ -179,7 +180,7 @@ def _report(results: Sequence[Evaluation], options: argparse.Namespace, command:
     if trainings:
         markdown.append(report.training_table(trainings))
     if options.markdown:
-        report.write_text(options.markdown, "\n".join(markdown))
+        write_text(options.markdown, "\n".join(markdown))
         report.say(console, f"wrote {options.markdown}")
     if options.json:
         networks = [_network_entry(one) for one in results]

@@ -15,7 +15,6 @@ Writes profile.json, profile.md (rows as in table 5.5) and profile.png (as figur
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,11 +24,12 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from monet_perception.files import replacing
+from monet_perception.files import write_text
 from monet_perception.networks import PRESETS
 from train import report
 from train.arguments import positive
 from train.cost import Profile, Setting, count, peak_memory, time_all
+from train.figures import save_figure
 
 THESIS_PRESETS = ("monet", "monet_rn50", "monet_rn50_star")
 THESIS_SLOTS = (7, 11, 14, 18)
@@ -70,7 +70,7 @@ def _cell(value: float | None, scale: float, style: str) -> str:
     return "-" if value is None else format(value * scale, style)
 
 
-def draw(profiles: Sequence[Profile], path: Path) -> None:
+def draw(profiles: Sequence[Profile]) -> Figure:
     """Figure 5.12: attention FLOP over the number of slots, and the time of a training step where it was measured."""
     timed = any(profile.training_seconds is not None for profile in profiles)
     figure = Figure(figsize=(9 if timed else 5, 3.6), layout="constrained")
@@ -85,7 +85,7 @@ def draw(profiles: Sequence[Profile], path: Path) -> None:
     axes[0].legend()
     if timed:
         axes[1].set(xlabel="slots K", ylabel="training step (ms)", ylim=(0, None))
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -129,12 +129,9 @@ def write(profiles: Sequence[Profile], setting: Setting, folder: Path) -> None:
     machine = report.machine(setting.device, setting.threads)
     table = as_markdown(profiles, setting, machine)
     content = {"machine": machine, "setting": asdict(setting), "profiles": [asdict(profile) for profile in profiles]}
-    with replacing(folder / "profile.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-    with replacing(folder / "profile.md") as temporary:
-        temporary.write_text(table)
-    with replacing(folder / "profile.png") as temporary:
-        draw(profiles, temporary)
+    report.write_json(folder / "profile.json", content)
+    write_text(folder / "profile.md", table)
+    save_figure(draw(profiles), folder / "profile.png")
     print(table)
 
 

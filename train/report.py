@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from monet_perception.files import replacing
+from monet_perception.files import write_text
 from train.runs import RUN_CHECKPOINTS, Training
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -241,14 +241,8 @@ def command_line(module: str, argv: Sequence[str] | None) -> str:
     return shlex.join(["python", "-m", module, *(sys.argv[1:] if argv is None else argv)])
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, its folder made where it is missing."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def write_json(path: Path, content: Any) -> None:
-    """`write_text` of JSON; NaN becomes null, which JSON has a word for."""
+    """`files.write_text` of JSON; NaN becomes null, which JSON has a word for."""
     write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
 
 

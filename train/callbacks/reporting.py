@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from monet_perception.files import replacing
+from monet_perception.files import write_text
 from train.runs import VALIDATION_NAME
 
 SHOWN = ("ari", "ari_multi", "msc", "mse", "accuracy", "object_accuracy", "total", "active_slots", "mask_entropy")
@@ -68,5 +68,4 @@ class ValidationReport(Callback):
 
     def _write(self, lines: list[str]) -> None:
         """Anew as a whole: half a line, left by a full disk, would keep the run from being resumed."""
-        with replacing(self.path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines))
+        write_text(self.path, "".join(f"{line}\n" for line in lines))

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from monet_perception.region import Region, centre_square
-from train.data.crop import crop_text, cut, resize_image, resize_map
+from monet_perception.region import Region, centre_square, resize_map
+from monet_perception.stamps import NANOSECONDS
+from train.data.crop import crop_text, cut, resize_image
 from train.data.layout import StoreLayout
 from train.data.source import BrokenRecord, Sample, SourceError
 
@@ -58,7 +59,7 @@ class Bag:
             self.topic = _image_topic(reader, topic, source)
             self.labels_topic = _image_topic(reader, labels_topic, source) if labels_topic else None
             messages = reader.topics[self.topic].msgcount
-            self.stretch = min(GROUP_SECONDS * 1_000_000_000, reader.duration // GROUPS + 1)  # ns
+            self.stretch = min(GROUP_SECONDS * NANOSECONDS, reader.duration // GROUPS + 1)  # ns
         self.records = -(-messages // every)
         self.layout = StoreLayout(
             dataset="bag",
@@ -110,7 +111,7 @@ class Bag:
             raise ValueError(f"its labels are {labels.shape} and the image is {image.shape[:2]}")
         crop = self.crop or centre_square(*image.shape[:2])
         small = resize_image(cut(image, crop), self.size)
-        small_labels = None if labels is None else resize_map(cut(labels, crop), self.size)
+        small_labels = None if labels is None else resize_map(cut(labels, crop), self.size, self.size)
         return Sample(record, small, small_labels, group=elapsed // self.stretch)
 
     def _find_labels(self, reader: AnyReader, image: Any, time: int) -> NDArray[np.uint8] | None:

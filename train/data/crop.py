@@ -1,4 +1,4 @@
-"""Cutting and resizing images together with the label and depth maps that belong to them."""
+"""Cutting images, with the label and depth maps that belong to them, and resizing them."""
 
 from __future__ import annotations
 
@@ -61,10 +61,3 @@ def resize_published(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     shrunk_to_less_than_half = min(image.shape[:2]) > 2 * size
     interpolation = cv2.INTER_AREA if shrunk_to_less_than_half else cv2.INTER_LINEAR
     return cv2.resize(image, (size, size), interpolation=interpolation).astype(np.uint8, copy=False)
-
-
-def resize_map(values: NDArray[Any], size: int) -> NDArray[Any]:
-    """Labels or depth [H, W] to [size, size]: the nearest value, by pixel centres like the bilinear image."""
-    if values.shape == (size, size):
-        return values
-    return cv2.resize(values, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from monet_perception.region import Region, centre_square
-from train.data.crop import crop_text, cut, resize_image, resize_map
+from monet_perception.region import Region, centre_square, resize_map
+from train.data.crop import crop_text, cut, resize_image
 from train.data.decode import read_image, read_map
 from train.data.layout import StoreLayout
 from train.data.source import BrokenRecord, Sample, SourceError
@@ -87,5 +87,5 @@ class ImageFolder:
                     f"{label_path} is {labels.dtype} {labels.shape}, not a label map of {path.name}'s size"
                 )
         crop = self.crop or centre_square(*image.shape[:2])
-        labels = None if labels is None else resize_map(cut(labels, crop), self.size)
+        labels = None if labels is None else resize_map(cut(labels, crop), self.size, self.size)
         return Sample(record, resize_image(cut(image, crop), self.size), labels)

@@ -15,8 +15,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from monet_perception.region import Region
-from train.data.crop import crop_text, cut, resize_map, resize_published
+from monet_perception.region import Region, resize_map
+from train.data.crop import crop_text, cut, resize_published
 from train.data.layout import FactorInfo, StoreLayout
 from train.data.source import BrokenRecord, Sample, SourceError
 
@@ -214,7 +214,7 @@ class Clevr(_RecordFile):
             scene = {name: array[place] for name, array in arrays.items()}
             labels = _label_maps(cut(scene["mask"].transpose(1, 2, 0, 3), self.crop).transpose(2, 0, 1, 3)[None])[0]
             image = resize_published(cut(scene["image"], self.crop), self.size)
-            yield Sample(number + place, image, resize_map(labels, self.size), self._factors(scene))
+            yield Sample(number + place, image, resize_map(labels, self.size, self.size), self._factors(scene))
 
     def _factors(self, scene: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         objects = {name: array[1:] for name, array in scene.items() if name not in ("image", "mask")}

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from monet_perception.region import Region, centre_square
-from train.data.crop import crop_text, cut, resize_map, resize_published
+from monet_perception.region import Region, centre_square, resize_map
+from train.data.crop import crop_text, cut, resize_published
 from train.data.decode import read_image, read_map
 from train.data.layout import StoreLayout
 from train.data.source import BrokenRecord, Sample, SourceError
@@ -120,7 +120,7 @@ class SceneNet:
         ray = _checked(paths["depth"], read_map(paths["depth"]), np.uint16)
         instance = _checked(paths["instance"], read_map(paths["instance"]), np.uint16)
         maps = [cut(array, self.crop) for array in (_labels(instance, _foreground(trajectory)), _ray_to_z(ray))]
-        labels, depth = (resize_map(array, self.size) for array in maps)
+        labels, depth = (resize_map(array, self.size, self.size) for array in maps)
         camera = np.concatenate([self._intrinsics(), _pose(view)]).astype(np.float32)
         image = resize_published(cut(photo, self.crop), self.size)
         return Sample(record, image, labels, depth=depth, camera=camera, group=number)

@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from monet_perception.files import flush, replacing
+from monet_perception.files import flush, write_text
 from train.data.layout import StoreLayout
 from train.data.manifest import MANIFEST_NAME, ArrayInfo, Manifest, StoreError, partial_path
 from train.data.store import Store, array_path, sha256_of
@@ -133,7 +133,7 @@ class StoreWriter:
         for file in self._files.values():
             os.fsync(file.fileno())
         progress = {"recipe": self._recipe(), "ranges": ranges, "state": state}
-        _write_text(self._folder / _PROGRESS_NAME, json.dumps(progress))
+        write_text(self._folder / _PROGRESS_NAME, json.dumps(progress))
         self._unsynced = 0
         self._synced = time.monotonic()
 
@@ -164,7 +164,7 @@ class StoreWriter:
             sha256 = sha256_of(array_path(self._folder, name))
             arrays[name] = {"shape": [count, *column.shape], "dtype": column.dtype.str, "sha256": sha256}
         manifest = Manifest.of(self.layout, count, arrays, statistics or {})
-        _write_text(self._folder / MANIFEST_NAME, manifest.to_json())
+        write_text(self._folder / MANIFEST_NAME, manifest.to_json())
         self._publish()
         return Store.open(self.path)
 
@@ -283,8 +283,3 @@ def _write_all(file: IO[bytes], data: memoryview, offset: int) -> None:
     while data:
         done = os.pwrite(file.fileno(), data, offset)
         data, offset = data[done:], offset + done
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

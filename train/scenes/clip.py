@@ -104,7 +104,7 @@ def _record(
     renderer = SceneRenderer(height, width)
     try:
         for instant in instants:
-            scene, stamp = sequence.scene(instant), START + round(instant * 1e9)
+            scene, stamp = sequence.scene(instant), START + round(instant * NANOSECONDS)
             picture = renderer.draw(scene)
             for topic, message in messages.of(stamp, scene, sequence.objects(instant), picture).items():
                 writer.write(connections[topic], stamp, messages.types.serialize_cdr(message, TOPICS[topic]))
