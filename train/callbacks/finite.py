@@ -1,5 +1,6 @@
 """Ends a training whose loss is no longer finite, before anything non-finite reaches a file."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,30 @@ class NonFiniteLoss(RuntimeError):
     """The loss or a weight is NaN or infinite; the message names the step, the saved batch and remedies."""
 
 
+class PendingLoss:
+    """The loss of a step on its way from the device, and the batch that gave it."""
+
+    def __init__(self, step: int, loss: Tensor, batch: dict[str, Tensor]) -> None:
+        self.step = step
+        self.batch = batch
+        self._value = loss.to("cpu", non_blocking=True)
+        # A question put to the device a step later would be answered only after the work queued by then.
+        self._arrived = torch.cuda.Event() if loss.is_cuda else None
+        if self._arrived is not None:
+            self._arrived.record(torch.cuda.current_stream(loss.device))
+
+    def value(self) -> float:
+        """Waits for the step, and for nothing that was begun after it."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return float(self._value)
+
+
 class NonFiniteStop(Callback):
     """Stops at the first non-finite loss and saves the batch that gave it.
 
-    A loss is looked at one step late, when the device has long finished it, so that no step waits for the device;
-    what saves a checkpoint looks at the newest loss and at all weights first.
+    A loss is looked at one step late, so that the device always has a step to do while this process waits for the one
+    before; what saves a checkpoint looks at the newest loss and at all weights first.
 
     Args:
         folder: Where the batch is saved, as `nonfinite_step_<step>_rank_<rank>.safetensors`.
@@ -25,13 +45,13 @@ class NonFiniteStop(Callback):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._pending: tuple[int, Tensor, dict[str, Tensor]] | None = None
+        self._pending: PendingLoss | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._check_pending(trainer)
-        self._pending = (trainer.global_step, outputs["loss"].detach(), batch)
+        self._pending = PendingLoss(trainer.global_step, outputs["loss"].detach(), batch)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_pending(trainer)
@@ -51,16 +71,16 @@ class NonFiniteStop(Callback):
     def _check_pending(self, trainer: Trainer) -> None:
         if self._pending is None:
             return
-        step, loss, batch = self._pending
-        self._pending = None
-        finite = bool(torch.isfinite(loss))
+        pending, self._pending = self._pending, None
+        step, loss = pending.step, pending.value()
+        finite = math.isfinite(loss)
         # all processes end together: the others would wait for this one's gradients
         all_finite = trainer.strategy.reduce_boolean_decision(finite)
         if not finite:
             path = self.folder / f"nonfinite_step_{step}_rank_{trainer.global_rank}.safetensors"
-            tensors = {name: value.contiguous().cpu() for name, value in batch.items()}
-            save_file(tensors, path, metadata={"step": str(step), "loss": str(float(loss))})
-            raise NonFiniteLoss(f"the loss is {float(loss)} at step {step}; its batch is saved in {path}. " + _REMEDY)
+            tensors = {name: value.contiguous().cpu() for name, value in pending.batch.items()}
+            save_file(tensors, path, metadata={"step": str(step), "loss": str(loss)})
+            raise NonFiniteLoss(f"the loss is {loss} at step {step}; its batch is saved in {path}. " + _REMEDY)
         if not all_finite:
             raise NonFiniteLoss(f"the loss of another process is not finite at step {step}. " + _REMEDY)
 
