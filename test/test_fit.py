@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from safetensors.torch import load_file
 from small_training import NETWORK, arguments, write_squares
 
-from monet_perception.checkpoint import load_checkpoint
+from monet_perception.checkpoint import load_checkpoint, read_info
 from train.cli import EXIT_TERMINATED, main
 from train.fit import make_cli
 
@@ -165,6 +165,7 @@ def test_told_to_end_it_saves_and_ends(
     with pytest.raises(SIGTERMException):
         cli.fit()
     assert checkpoint(tmp_path / "parts")["global_step"] == saved
+    assert read_info(tmp_path / "parts/last.safetensors").steps == saved
 
     assert fit(store, tmp_path / "parts", 8, "--resume", **settings) == 0
     assert fit(store, tmp_path / "whole", 8, **settings) == 0

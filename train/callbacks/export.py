@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 FALLBACK = "val/total"
@@ -20,6 +21,8 @@ class Exportable(Protocol):
 
 class Export(Callback):
     """Writes `best.safetensors` and `last.safetensors` after every validation, and the latter at the end.
+
+    A run that is told to end writes `last.safetensors` as well, so that what it has learnt can be used and measured.
 
     The task, an `Exportable`, does the writing.
 
@@ -62,6 +65,10 @@ class Export(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self._write(trainer, pl_module, "last.safetensors")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):
+            self.on_train_end(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, name: str) -> bool:
         """Whether the disk took it."""
