@@ -76,6 +76,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-cov>=6",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
     ],
     "lint": ["mypy>=1.15", "pre-commit>=4", "ruff>=0.11"],
 }
