@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 from small_training import arguments, write_squares
 
-from train import evaluate, fit
+from train import curves, evaluate, fit
 from train.cli import main
 from train.runs import read_training
 
@@ -119,3 +119,35 @@ def test_minutes_of_a_resumed_run_hold_those_before(store: Path, tmp_path: Path)
 
 def test_checkpoint_without_a_run_has_no_training(tmp_path: Path) -> None:
     assert read_training(tmp_path / "monet.safetensors", STEPS) is None
+
+
+def test_one_command_draws_what_the_validations_of_runs_said(runs: dict[str, Path], tmp_path: Path) -> None:
+    folders = {name: checkpoint.parent for name, checkpoint in runs.items()}
+    said = [json.loads(line) for line in (folders["monet"] / "validation.jsonl").read_text().splitlines()]
+    curve = curves.read_curve(folders["monet"])
+    assert curve.images == [line["step"] * BATCH_SIZE for line in said] == [3 * BATCH_SIZE, 6 * BATCH_SIZE]
+    assert curve.values["mse"] == [line["mse"] for line in said]
+    assert curve.name == "MONet, seed 0"
+    assert curves.read_curve(folders["star_pretrained"]).name == "MONet-RN18*, pre-trained, seed 0"
+
+    figure = curves.curves_figure([curve, curves.read_curve(folders["star_1"], "mine")], ["mse", "mask_entropy"])
+    x, y = figure.axes[0].lines[0].get_data()
+    assert list(x) == [0.001 * images for images in curve.images]
+    assert list(y) == pytest.approx([1000 * line["mse"] for line in said])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["MONet, seed 0", "mine"]
+
+    output = tmp_path / "curves.png"
+    assert curves.main([f"other={folders['monet']}", str(folders["star_0"]), "--output", str(output)]) == 0
+    assert output.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("values", "reason"), [([], "no validation"), (["--values", "dice"], "have no dice")])
+def test_what_cannot_be_drawn_is_told(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture, values: list[str], reason: str
+) -> None:
+    run = runs["monet"].parent if values else tmp_path
+    assert curves.main([str(run), *values, "--output", str(tmp_path / "curves.png")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error:")
+    assert reason in error
+    assert not (tmp_path / "curves.png").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -32,3 +33,11 @@ def above_zero(text: str) -> float:
 
 
 above_zero.__name__ = "number"
+
+
+def named_path(text: str) -> tuple[str | None, Path]:
+    """`NAME=PATH` or `PATH`; a path that itself holds a `=` is taken as it is."""
+    name, equals, path = text.partition("=")
+    if not equals or Path(text).exists():
+        return None, Path(text)
+    return name, Path(path)

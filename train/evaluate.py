@@ -21,7 +21,7 @@ from monet_perception.checkpoint import read_info
 from monet_perception.decomposer import Decomposer
 from monet_perception.files import write_text
 from train import figures, report
-from train.arguments import at_least, positive
+from train.arguments import at_least, named_path, positive
 from train.data.manifest import StoreError
 from train.data.store import Store
 from train.evaluation import Evaluation, average_by_objects, evaluate
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
-    named = [_named(text) for text in options.checkpoints]
+    named = [named_path(text) for text in options.checkpoints]
     infos = [read_info(path) for _, path in named]  # everything is opened before anything long starts
     unnamed = [info.config for (name, _), info in zip(named, infos, strict=True) if not name]
     stores = _open_stores(options.store)
@@ -228,14 +228,6 @@ def _network_entry(one: Evaluation) -> dict[str, Any]:
         "scores": one.means(),
         "by_objects": one.by_objects(),
     }
-
-
-def _named(text: str) -> tuple[str | None, Path]:
-    """`NAME=PATH` or `PATH`; a file whose own name holds a `=` is taken as it is."""
-    name, equals, path = text.partition("=")
-    if not equals or Path(text).exists():
-        return None, Path(text)
-    return name, Path(path)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""Draws what the validations of runs said over the images that they had seen, one line for each run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+
+from train.arguments import named_path
+from train.figures import save_figure
+from train.model_names import model_name, name_by_run
+from train.runs import CONFIG_NAME, VALIDATION_NAME, read_training
+from train.task import network_config
+
+EXAMPLES = """examples:
+  python -m train.curves runs/compare/* --output figures/curves.png
+  python -m train.curves "MONet, other rates=runs/monet_2" runs/star_0 --values ari_multi mse mask_entropy
+
+Runs are those of train.fit, also while they still train. Every value of validation.jsonl can be drawn."""
+
+TITLES = {"ari": "ARI (%)", "ari_multi": "ARI, two objects or more (%)", "msc": "MSC (%)", "mse": "MSE (1e-3)"}
+SCALES = {"ari": 100.0, "ari_multi": 100.0, "msc": 100.0, "mse": 1e3}
+"""What those of `TITLES` are multiplied with; others are drawn as they are."""
+
+
+class CurveError(ValueError):
+    """A run whose validations can't be drawn; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What the validations of one run said.
+
+    Attributes:
+        name: in the legend.
+        images: [V], seen before each validation, those seen twice counted twice.
+        values: [V] each, by their names in `validation.jsonl`.
+    """
+
+    name: str
+    images: Sequence[int]
+    values: Mapping[str, Sequence[float]]
+
+
+def read_curve(run: Path, name: str | None = None) -> Curve:
+    """The validations of a run.
+
+    Args:
+        run: its folder.
+        name: for the legend; None: the model's, and the seed.
+    Raises:
+        CurveError: the folder has no validations of train.fit.
+    """
+    one_step = read_training(run / "last.safetensors", steps=1)
+    path = run / VALIDATION_NAME
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    if one_step is None or not lines:
+        raise CurveError(f"{run}: no validation of a run of train.fit is here (yet)")
+    if name is None:
+        model = yaml.safe_load((run / CONFIG_NAME).read_text(encoding="utf-8"))["model"]
+        structure = model_name(network_config(model["preset"], model["network"]))
+        name = f"{name_by_run(structure, one_step, '5.2')}, seed {one_step.seed}"
+    values = {key: [line[key] for line in lines] for key in lines[0] if all(key in line for line in lines)}
+    return Curve(name, [line["step"] * one_step.images for line in lines], values)
+
+
+def curves_figure(curves: Sequence[Curve], values: Sequence[str]) -> Figure:
+    """A diagram for each of `values`, with a line for each run.
+
+    Raises:
+        CurveError: a run has none of a value.
+    """
+    figure = Figure(figsize=(4 * len(values), 3.4), layout="constrained")
+    for axis, value in zip(figure.subplots(1, len(values), squeeze=False)[0], values, strict=True):
+        for curve in curves:
+            if value not in curve.values:
+                raise CurveError(f"{curve.name}: its validations have no {value}; they have {', '.join(curve.values)}")
+            scaled = [number * SCALES.get(value, 1.0) for number in curve.values[value]]
+            axis.plot(np.array(curve.images) / 1000, scaled, ".-", label=curve.name)
+        axis.set(xlabel="images seen (thousands)", ylabel=TITLES.get(value, value))
+        axis.grid(alpha=0.3)
+        if value == "mse":  # falls by orders of magnitude
+            axis.set_yscale("log")
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8)
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train.curves",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="folder of a run, with a name for the legend")
+    parser.add_argument(
+        "--values", nargs="+", default=["ari_multi", "msc", "mse"], metavar="VALUE", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("figures/curves.png"), help=".png, .pdf or .svg (default: %(default)s)"
+    )
+    options = parser.parse_args(argv)
+    try:
+        curves = [read_curve(run, name) for name, run in map(named_path, options.runs)]
+        print(f"wrote {save_figure(curves_figure(curves, options.values), options.output)}")
+    except (CurveError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
