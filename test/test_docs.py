@@ -96,7 +96,7 @@ def test_python_block_that_listens_prints_what_it_hears(block: Block, tmp_path):
 def checkout(tmp_path_factory) -> Path:
     """A folder that looks like the checkout; what commands write stays in it."""
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("config", "monet_perception", "train", "benchmarks", "examples"):
+    for name in ("config", "monet_perception", "train", "benchmarks", "examples", "docs"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "clip.mcap").symlink_to(write_clip(tmp_path_factory.mktemp("clip") / "clip"))
     return folder
