@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -170,9 +171,9 @@ def survey_topics(slots: str, pose: str, camera_info: str, duration: float, *, r
     node = rclpy.create_node("slot_map")
     survey = Survey()
     listener = _Listener(node, survey, slots, pose, camera_info, rectified)
-    end = node.get_clock().now().nanoseconds * 1e-9 + duration
+    end = time.monotonic() + duration
     try:
-        while rclpy.ok() and node.get_clock().now().nanoseconds * 1e-9 < end:
+        while rclpy.ok() and time.monotonic() < end:
             rclpy.spin_once(node, timeout_sec=0.2)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

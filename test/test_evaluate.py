@@ -260,6 +260,16 @@ def test_a_store_given_twice_is_refused(
         assert f"--store names one store twice, {store.path} and {again}" in capsys.readouterr().err
 
 
+def test_a_checkpoint_given_twice_is_refused(
+    networks: list[Path], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(networks[0])
+    for again in (str(networks[0]), f"another={link}"):
+        assert main([str(networks[0]), again, "--store", str(store.path), "--backend", "torch"]) == 1
+        assert f"given twice, {networks[0]} and {again.removeprefix('another=')}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "store_name", "message"),
     [("missing.safetensors", "painted", "no such file"), ("good", "nowhere", "there is no store at")],

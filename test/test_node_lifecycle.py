@@ -132,6 +132,14 @@ def test_wrong_parameters_at_start_leave_a_node_that_can_be_put_right(robot, mod
         robot.answer(rgb_message(robot.header()))
 
 
+def test_simulated_time_that_has_not_begun_holds_nothing_up(robot, models, tmp_path):
+    start = ["--ros-args", "-p", "use_sim_time:=true", "-p", f"checkpoint:={models / 'good'}", *QUICK_REPORTS]
+    with running("decompose", start, tmp_path / "log"):
+        assert robot.answer(rgb_message(robot.header(), 48, 64)).source_width == 64
+        robot.next_report()
+        assert robot.counts()["answered"] == 1
+
+
 def test_two_cameras_side_by_side(models, tmp_path):
     """Namespaces move all topics; each node sees its own camera only."""
     names = "/left", "/right"

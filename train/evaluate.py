@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from monet_perception.checkpoint import read_info
+from monet_perception.checkpoint import CheckpointError, read_info
 from monet_perception.decomposer import Decomposer
 from monet_perception.files import write_text
 from train import figures, report
@@ -90,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, command: str) -> int:
     named = [named_path(text) for text in options.checkpoints]
+    if same := _first_repeated([path for _, path in named]):
+        raise CheckpointError(f"one checkpoint is given twice, {same[0]} and {same[1]}, and would count as two seeds")
     infos = [read_info(path) for _, path in named]  # everything is opened before anything long starts
     unnamed = [info.config for (name, _), info in zip(named, infos, strict=True) if not name]
     stores = _open_stores(options.store)
@@ -119,12 +121,19 @@ def _run(options: argparse.Namespace, command: str) -> int:
 
 def _open_stores(paths: Sequence[Path]) -> list[Store]:
     """Raises StoreError also where one store is given twice: its images would count twice."""
+    if same := _first_repeated(paths):
+        raise StoreError(f"--store names one store twice, {same[0]} and {same[1]}: name it once")
+    return [Store.open(path) for path in paths]
+
+
+def _first_repeated(paths: Sequence[Path]) -> tuple[Path, Path] | None:
+    """The first two paths that lead to the same place; None where all differ."""
     seen: dict[Path, Path] = {}
     for path in paths:
         if same := seen.get(path.resolve()):
-            raise StoreError(f"--store names one store twice, {same} and {path}: name it once")
+            return same, path
         seen[path.resolve()] = path
-    return [Store.open(path) for path in paths]
+    return None
 
 
 def _evaluate_one(

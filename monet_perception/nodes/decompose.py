@@ -14,6 +14,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from monet_perception_msgs.srv import DecodeSlots
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -91,12 +92,15 @@ class DecomposeNode(LifecycleNode):
         self._depth = DepthMatcher()
         self._settings = Parameters(self, SPECS, lambda: self.state not in ("unconfigured", "unknown"), self._apply)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._reporting = self.create_timer(self._settings["diagnostics_period"], self._publish_diagnostics)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still, and begin late
+        self._reporting = self.create_timer(
+            self._settings["diagnostics_period"], self._publish_diagnostics, clock=steady
+        )
         self._decoding = self.create_service(DecodeSlots, "~/decode_slots", self._decode_slots)
         self._refuse_impossible_transitions()
         self._apply(set())
         if self._settings["autostart"]:
-            self._starting = self.create_timer(0.0, self._start)
+            self._starting = self.create_timer(0.0, self._start, clock=steady)
 
     @property
     def state(self) -> str:
