@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from train.arguments import named_path
 from train.figures import save_figure
 from train.model_names import model_name, name_by_run
-from train.runs import CONFIG_NAME, VALIDATION_NAME, read_training
+from train.runs import CONFIG_NAME, read_training, read_validations
 from train.task import network_config
 
 EXAMPLES = """examples:
@@ -59,8 +58,7 @@ def read_curve(run: Path, name: str | None = None) -> Curve:
         CurveError: the folder has no validations of train.fit.
     """
     one_step = read_training(run / "last.safetensors", steps=1)
-    path = run / VALIDATION_NAME
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    lines = read_validations(run)
     if one_step is None or not lines:
         raise CurveError(f"{run}: no validation of a run of train.fit is here (yet)")
     if name is None:

@@ -56,7 +56,7 @@ def read_training(checkpoint: Path, steps: int) -> Training | None:
     return Training(
         steps=steps,
         images=steps * images_per_step,
-        minutes=_minutes(checkpoint.parent / VALIDATION_NAME, steps),
+        minutes=_minutes(checkpoint.parent, steps),
         seed=int(config["seed_everything"]),
         initialisation=model["initialisation"],
         pretrained=None if model["pretrained"] is None else str(model["pretrained"]),
@@ -74,9 +74,12 @@ def _processes(config: dict[str, Any]) -> int:
     return int(config["trainer"]["num_nodes"]) * (1 if devices in ("auto", -1, "-1") else int(devices))
 
 
-def _minutes(path: Path, steps: int) -> float | None:
-    if not path.is_file():
-        return None
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    known = [line["minutes"] for line in lines if line["step"] <= steps]
+def _minutes(run: Path, steps: int) -> float | None:
+    known = [line["minutes"] for line in read_validations(run) if line["step"] <= steps]
     return float(known[-1]) if known else None
+
+
+def read_validations(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `validation.jsonl`, oldest first; none where it has not come to a validation."""
+    path = run / VALIDATION_NAME
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
