@@ -14,7 +14,6 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from monet_perception_msgs.srv import DecodeSlots
-from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -32,7 +31,7 @@ from monet_perception.nodes.network import Network, NetworkError
 from monet_perception.nodes.outputs import IN_3D, Outputs, Style
 from monet_perception.nodes.parameters import Parameters
 from monet_perception.nodes.pipeline import DecomposedFrame, Pipeline
-from monet_perception.nodes.process import LOG_EVERY, NOT_CONFIGURED, ros, spin
+from monet_perception.nodes.process import LOG_EVERY, NOT_CONFIGURED, ros, spin, steady_timer
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_latents
 from monet_perception.nodes.statistics import Statistics
@@ -92,15 +91,12 @@ class DecomposeNode(LifecycleNode):
         self._depth = DepthMatcher()
         self._settings = Parameters(self, SPECS, lambda: self.state not in ("unconfigured", "unknown"), self._apply)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still, and begin late
-        self._reporting = self.create_timer(
-            self._settings["diagnostics_period"], self._publish_diagnostics, clock=steady
-        )
+        self._reporting = steady_timer(self, self._settings["diagnostics_period"], self._publish_diagnostics)
         self._decoding = self.create_service(DecodeSlots, "~/decode_slots", self._decode_slots)
         self._refuse_impossible_transitions()
         self._apply(set())
         if self._settings["autostart"]:
-            self._starting = self.create_timer(0.0, self._start, clock=steady)
+            self._starting = steady_timer(self, 0.0, self._start)
 
     @property
     def state(self) -> str:

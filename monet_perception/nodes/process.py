@@ -9,8 +9,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.timer import Timer
 
 try:
     # Written in C++. The one in Python spends 0.6 ms on building its wait set before it lets another thread run, and
@@ -27,6 +29,11 @@ LOG_EVERY = 5.0
 """Seconds between two log lines about one kind of fault; /diagnostics counts them all."""
 TICK = 0.1
 """Seconds after which a signal is noticed at the latest."""
+
+
+def steady_timer(node: Node, period: float, callback: Callable[[], object]) -> Timer:
+    """Calls back every `period` seconds, by the computer's own time: simulated time may stand still, and begin late."""
+    return node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
 @contextlib.contextmanager

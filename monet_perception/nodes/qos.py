@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -19,6 +18,8 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions, _declare_qos_parameters
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
+
+from monet_perception.nodes.process import steady_timer
 
 CHECK_EVERY = 0.5
 """Seconds between two looks at what publishers offer."""
@@ -111,8 +112,7 @@ class BestAvailableSubscription:
     def open(self) -> None:
         """Begins to take messages."""
         self._make(self._best())
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
-        self._checking = self._node.create_timer(CHECK_EVERY, self._check, clock=steady)
+        self._checking = steady_timer(self._node, CHECK_EVERY, self._check)
 
     def close(self) -> None:
         """Ceases to take messages."""
