@@ -9,8 +9,8 @@ Which landmark a slot belongs to is said first by its track id, checked against 
 track is new, or whose track jumped, is assigned by that distance and the distance of the latents.
 
 Segmentation errs too, and a map has to live with it:
-- Two landmarks that are seen at the same time in the same place are one object that the network put into two slots:
-  they are merged.
+- Two landmarks in the same place are one object that the network put into two slots, or took up again with another
+  latent: they are merged.
 - A landmark that should be seen, and isn't, is evidence against it (the idea of existence probabilities, Musicki and
   Evans 2004, in its simplest form: seconds that count against it, paid back by seconds in which it is seen).
 - A landmark whose place was never known well is held back: `landmarks(max_sigma=...)`. What a slot that took a piece of
@@ -228,18 +228,18 @@ class LandmarkMap:
         self._stamp = stamp
 
     def _merge(self) -> None:
-        """Makes one landmark of two that are seen together and lie within each other: the one seen less often goes.
+        """Makes one landmark of two that lie within each other: the one seen less often goes.
 
-        Things can't be in the same place at the same time. One after the other they can: a landmark that was last seen
-        before the other came is left to `_give_up`.
+        Things can't be in the same place. What is put where something else was, goes on as its landmark: on a map of
+        places that is right, and without it a landmark whose object comes back under another latent stays for ever, for
+        the object itself stands before it.
         """
         by_sightings = sorted(self._landmarks, key=lambda landmark: -landmark.observations)
         for index, landmark in enumerate(by_sightings):
             if landmark not in self._landmarks:
                 continue  # merged away just now: what it took would be on no map
             for other in by_sightings[index + 1 :]:
-                together = min(landmark.last_seen, other.last_seen) >= max(landmark.first_seen, other.first_seen)
-                if together and other in self._landmarks and self._same_place(landmark, other):
+                if other in self._landmarks and self._same_place(landmark, other):
                     landmark.tracks |= other.tracks
                     landmark.last_seen = max(landmark.last_seen, other.last_seen)
                     self._forget(other, landmark)

@@ -116,7 +116,7 @@ def network_observer(checkpoint: Path | None) -> Observer:
         observations = [
             to_world(frame.camera, track, geometry, scene.latent_mean[slot], scene.latent_log_sigma[slot])
             for slot, (track, geometry) in enumerate(zip(tracks.tolist(), geometries, strict=True))
-            if track >= 0 and geometry is not None and not background[slot]
+            if track >= 0 and geometry is not None and geometry.stands_out and not background[slot]
         ]
         return observations, scene.roi
 
@@ -258,7 +258,7 @@ class _Listener:
 
 
 def message_observations(message: Any, camera: Array) -> list[Observation]:
-    """Slots of a SlotArray in the world: those that have a track and a centroid and aren't background."""
+    """Slots of a SlotArray in the world: those that have a track and a centroid and are no piece of a background."""
     from monet_perception.nodes.slot_messages import read_masks  # only here: a recording needs no ROS
 
     background = background_slots(read_masks(message))
@@ -267,7 +267,9 @@ def message_observations(message: Any, camera: Array) -> list[Observation]:
         if slot.track_id < 0 or not len(slot.centroid) or background[slot.index]:
             continue
         covariance = np.array(slot.covariance).reshape(3, 3)
-        geometry = SlotGeometry(np.array(slot.centroid), covariance, np.array(slot.extent))
+        geometry = SlotGeometry(np.array(slot.centroid), covariance, np.array(slot.extent), slot.occluding_share)
+        if not geometry.stands_out:
+            continue
         observations.append(to_world(camera, slot.track_id, geometry, slot.latent_mean, slot.latent_log_sigma))
     return observations
 

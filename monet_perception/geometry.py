@@ -10,6 +10,9 @@ What the numbers mean
     is 0.39, of a sphere 0.33, of a cube 0.50 seen face on and 0.25 seen edge on. Background slots, which have no
     middle, aren't moved.
 
+    The `occluding_share` tells an object from a piece of wall or floor that a slot took up: an object stands before
+    something, a piece of wall goes on beyond its rim. What doesn't stand out is treated as background.
+
     The `covariance` is that of the *error of this estimate*, the R of a filter's measurement update, not the spread of
     the points (for that, take the extent: extent^2 / 12 per axis). It adds up what the estimate can't know: how much of
     the object is hidden behind others, cut off by the edge of the image or in another slot (read off the rim of the
@@ -22,14 +25,17 @@ What the numbers mean
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from monet_perception.depth_noise import depth_sigma
 from monet_perception.lens import Distortion
 from monet_perception.region import Region
+from monet_perception.rim import MIN_OCCLUDING_SHARE, hidden_share, occluding_share
 from monet_perception.slots import background_slots
 
 Array = NDArray[np.float64]
@@ -55,10 +61,6 @@ HIDDEN_SIGMA = 0.5
 half of the rim is hidden; it grows with the odds of the hidden share."""
 MAX_HIDDEN_ODDS = 4.0
 """Bound of these odds: a slot whose whole rim is hidden tells little, but not nothing."""
-OCCLUDER_GAP = 0.02
-"""Metres by which what lies beyond a slot's rim has to be farther for the object to end there, on top of the noise."""
-DEPTH_NOISE = (0.003, 0.002)
-"""Standard deviation of depth that doesn't average out: metres, and metres per square metre of distance (stereo)."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,19 @@ class SlotGeometry:
         covariance: [3, 3], of the error of `centroid`; symmetric and positive definite.
         extent: [3], size of the axis-aligned box around the object: its visible width and height, and as depth the
             larger of what was seen and of what the width suggests.
+        occluding_share: how much of the slot's rim stands before something farther away, in [0, 1]; NaN: unknown
+            (`rim.occluding_share`).
     """
 
     centroid: Array
     covariance: Array
     extent: Array
+    occluding_share: float = math.nan
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether it is an object that stands before a background, as far as is known, and not a piece of one."""
+        return not self.occluding_share < MIN_OCCLUDING_SHARE
 
 
 def back_project(roi: Region, shape: tuple[int, int], depth: ArrayLike, intrinsics: Intrinsics) -> Array:
@@ -202,44 +212,23 @@ def slot_geometry(masks: ArrayLike, roi: Region, depth: ArrayLike, intrinsics: I
     if masks.ndim != 3:
         raise ValueError(f"masks must be [K, H, W], are {list(masks.shape)}")
     points = back_project(roi, masks.shape[1:], depth, intrinsics)
+    z = points[..., 2]
     background = background_slots(masks)
-    hidden = hidden_share(masks, points[..., 2], background)
-    seen = np.isfinite(points[..., 2])
+    occluding = occluding_share(masks, z, background)
+    background |= occluding < MIN_OCCLUDING_SHARE
+    hidden = hidden_share(masks, z, background)
+    seen = np.isfinite(z)
     points, weights = points[seen], masks[:, seen]
-    return [_geometry(points, weights[k], bool(background[k]), float(hidden[k])) for k in range(len(masks))]
+    return [
+        _geometry(points, weights[k], bool(background[k]), float(hidden[k]), float(occluding[k]))
+        for k in range(len(masks))
+    ]
 
 
-def hidden_share(masks: NDArray[np.floating], z: Array, background: NDArray[np.bool_]) -> Array:
-    """Share of each slot's rim behind which the object may go on unseen, [K] in [0, 1].
-
-    Along the rim either the object ends, and something farther away begins, or the view of it does: at the edge of the
-    image, and where another slot's object stands before it. Where another slot's object lies at the same depth, it may
-    be the same object, which the network put into two slots. Background hides nothing: the floor in front of an object
-    is nearer, and yet the object ends there.
-
-    Args:
-        masks: [K, H, W] in [0, 1].
-        z: [H, W] depth in metres, NaN where there is none.
-        background: bool [K].
-    """
-    owner = masks.argmax(axis=0)
-    beyond_owner = np.pad(owner, 1, constant_values=-1)
-    # Not farther by more than the camera's noise; NaN compares as farther.
-    beyond_z = np.pad(z - OCCLUDER_GAP - 3.0 * _depth_sigma(z), 1, constant_values=-np.inf)
-    may_hide = np.append(~background, True)  # the last one, which -1 indexes, is the edge of the image
-    rim, hidden = np.zeros(len(masks)), np.zeros(len(masks))
-    for rows, columns in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        window = np.s_[rows : rows + owner.shape[0], columns : columns + owner.shape[1]]
-        other, other_z = beyond_owner[window], beyond_z[window]
-        ends = other != owner
-        hides = ends & may_hide[other] & ((other == -1) | (other_z < z))
-        rim += np.bincount(owner[ends], minlength=len(masks))
-        hidden += np.bincount(owner[hides], minlength=len(masks))
-    return hidden / np.maximum(rim, 1)
-
-
-def _geometry(points: Array, mask: NDArray[np.floating], background: bool, hidden: float) -> SlotGeometry | None:
-    """Geometry of one slot from the points [P, 3] of the image, its mask values [P] and the hidden share of its rim."""
+def _geometry(
+    points: Array, mask: NDArray[np.floating], background: bool, hidden: float, occluding: float
+) -> SlotGeometry | None:
+    """Geometry of one slot from the points [P, 3] of the image, its mask values [P] and the shares of its rim."""
     owned = mask >= MIN_MASK
     points, weights = points[owned], mask[owned].astype(np.float64)
     if len(points) >= MIN_POINTS:
@@ -264,10 +253,10 @@ def _geometry(points: Array, mask: NDArray[np.floating], background: bool, hidde
     covariance += ASYMMETRY_SIGMA**2 * np.outer(lopsided, lopsided)
     covariance += (HIDDEN_SIGMA * odds * width) ** 2 * np.eye(3)
     covariance += (CENTRE_DEPTH_SIGMA * width) ** 2 * np.outer(ray, ray)
-    covariance += np.diag([1e-6, 1e-6, 0.0]) + _depth_sigma(surface[2]) ** 2 * np.outer(ray, ray)  # 1 mm: full rank
+    covariance += np.diag([1e-6, 1e-6, 0.0]) + depth_sigma(surface[2]) ** 2 * np.outer(ray, ray)  # 1 mm: full rank
     extent[2] = max(extent[2], width)
     covariance = (covariance + covariance.T) / 2  # to the last bit, as filters like it
-    return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent)
+    return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent, occluding)
 
 
 def _near_surface(z: Array, weights: Array) -> NDArray[np.bool_]:
@@ -281,15 +270,10 @@ def _near_surface(z: Array, weights: Array) -> NDArray[np.bool_]:
     deviation = np.abs(z - median)
     scale = 1.4826 * weighted_quantile(deviation, weights, 0.5)
     # A surface square to the ray has hardly any deviation, only the camera's noise.
-    return deviation <= np.maximum(3.5 * scale, 3.0 * _depth_sigma(median) + 0.01)
+    return deviation <= np.maximum(3.5 * scale, 3.0 * depth_sigma(median) + 0.01)
 
 
 def _ends(points: Array, weights: Array) -> tuple[Array, Array]:
     """Lower and upper end of the slot along each axis, [3] each, leaving `OUTSIDE` of the weight beyond either."""
     ends = [weighted_quantile(points[:, axis], weights, [OUTSIDE, 1 - OUTSIDE]) for axis in range(3)]
     return np.array([low for low, _ in ends]), np.array([high for _, high in ends])
-
-
-def _depth_sigma(z: ArrayLike) -> Array:
-    constant, quadratic = DEPTH_NOISE
-    return constant + quadratic * np.square(z)

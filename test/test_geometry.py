@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from ray_cast import FIRST_OBJECT, Ball, Box, cast, look_at
 from scipy.stats import chi2
 
-from monet_perception.geometry import Intrinsics, back_project, hidden_share, slot_geometry, weighted_quantile
+from monet_perception.geometry import Intrinsics, back_project, slot_geometry, weighted_quantile
 from monet_perception.lens import Distortion
-from monet_perception.slots import background_slots
 
 CAMERA = Intrinsics(fx=70.0, fy=70.0, cx=39.5, cy=31.5, width=80, height=64)
 CENTRE = SimpleNamespace(x=8, y=0, width=64, height=64)
@@ -248,15 +247,6 @@ def test_half_of_an_object_that_lies_in_two_slots_covers_its_middle(half):
     assert error @ np.linalg.solve(part.covariance, error) < chi2.ppf(0.9, df=3)
 
 
-def test_only_what_stands_in_front_hides():
-    view = cast([BALL, Box((-0.8, 0.3, 0.4), (0.2, 0.5, 0.8))], VIEWPOINT, CAMERA)
-    masks = masks_of(view.labels)
-    z = back_project(CENTRE, (64, 64), view.depth, CAMERA)[..., 2]
-    hidden = hidden_share(masks, z, background_slots(masks))
-    assert 0.1 < hidden[FIRST_OBJECT] < 0.6
-    assert hidden[FIRST_OBJECT + 1] == 0
-
-
 def test_the_covariance_holds_what_it_promises_over_random_scenes():
     """At least 80 % of the true centres within the 90 % ellipsoid, and at most 99.5 %: neither boastful nor useless.
 
@@ -318,6 +308,7 @@ def test_rolling_the_camera_rolls_the_result(seed):
         np.testing.assert_allclose(after.centroid, turn @ before.centroid, atol=1e-9)
         np.testing.assert_allclose(after.covariance, turn @ before.covariance @ turn.T, atol=1e-9)
         np.testing.assert_allclose(after.extent, np.abs(turn) @ before.extent, atol=1e-9)
+        np.testing.assert_equal(after.occluding_share, before.occluding_share)
 
 
 @given(seeds)
@@ -332,6 +323,7 @@ def test_mirroring_the_image_mirrors_the_result(seed):
         np.testing.assert_allclose(after.centroid, flip @ before.centroid, atol=1e-9)
         np.testing.assert_allclose(after.covariance, flip @ before.covariance @ flip, atol=1e-9)
         np.testing.assert_allclose(after.extent, before.extent, atol=1e-9)
+        np.testing.assert_equal(after.occluding_share, before.occluding_share)
 
 
 @given(seeds, st.permutations(range(4)))
@@ -343,6 +335,7 @@ def test_permuting_the_slots_permutes_the_result(seed, order):
     for slot, permuted in zip(order, slot_geometry(masks[order], roi, depth, camera), strict=True):
         np.testing.assert_allclose(permuted.centroid, straight[slot].centroid, atol=1e-9)
         np.testing.assert_allclose(permuted.covariance, straight[slot].covariance, atol=1e-9)
+        np.testing.assert_equal(permuted.occluding_share, straight[slot].occluding_share)
 
 
 # Bad input -----------------------------------------------------------------------------------------
@@ -359,6 +352,7 @@ def test_any_depth_gives_a_positive_definite_covariance_or_nothing(seed, poison)
             np.testing.assert_array_equal(geometry.covariance, geometry.covariance.T)
             assert np.linalg.eigvalsh(geometry.covariance)[0] > 0
             assert (geometry.extent >= 0).all()
+            assert np.isnan(geometry.occluding_share) or 0 <= geometry.occluding_share <= 1
 
 
 def test_without_depth_there_is_no_geometry():

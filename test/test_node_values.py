@@ -28,6 +28,7 @@ from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_masks, slot_array
 from monet_perception.recording import read_frames
 from monet_perception.region import Region
+from monet_perception.rim import MIN_OCCLUDING_SHARE
 from monet_perception.slots import background_slots
 
 # Messages ------------------------------------------------------------------------------------------
@@ -44,7 +45,7 @@ def random_decomposition() -> Decomposition:
 
 def test_a_slot_array_holds_what_it_was_made_of():
     found, root = random_decomposition(), np.random.default_rng(1).normal(size=(3, 3))
-    geometry = SlotGeometry(np.array([1.0, 2.0, 3.0]), root @ root.T, np.array([4.0, 5.0, 6.0]))
+    geometry = SlotGeometry(np.array([1.0, 2.0, 3.0]), root @ root.T, np.array([4.0, 5.0, 6.0]), 0.75)
     header = Header(frame_id="camera", stamp=Time(sec=1, nanosec=500))
     message = slot_array(header, "abc", found, np.array([7, -1, 9], np.int32), [None, geometry, None])
     assert [slot.track_id for slot in message.slots] == [7, -1, 9]
@@ -58,7 +59,9 @@ def test_a_slot_array_holds_what_it_was_made_of():
     located = message.slots[1]
     assert (list(located.centroid), list(located.extent)) == ([1, 2, 3], [4, 5, 6])
     np.testing.assert_array_equal(located.covariance, geometry.covariance.ravel())
+    assert located.occluding_share == 0.75
     for slot in message.slots[::2]:
+        assert np.isnan(slot.occluding_share)
         assert not len(slot.centroid)
         assert not len(slot.covariance)
         assert not len(slot.extent)
@@ -225,6 +228,7 @@ def test_boxes_are_of_objects_and_go_with_them(robot, camera, defaults):
     robot.wait(0.5)
     answer = camera.show()
     walls = background_slots(read_masks(answer))
+    walls |= [slot.occluding_share < MIN_OCCLUDING_SHARE for slot in answer.slots]
     objects = {slot.track_id for slot, wall in zip(answer.slots, walls, strict=True) if not wall} - {-1}
     assert walls.any()
     assert objects

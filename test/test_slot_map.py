@@ -131,11 +131,15 @@ def test_an_object_under_a_new_track_continues_its_landmark():
     assert landmark.tracks == {1, 9}
 
 
-def test_something_else_in_the_same_place_is_another_landmark():
+def test_what_comes_to_the_place_of_a_landmark_goes_on_as_that():
     landmarks = LandmarkMap()
-    landmarks.update([seen([0, 0, 0], track=1, latent=0.0)], 0.0)
-    landmarks.update([seen([0, 0, 0], track=2, latent=2.0)], 1.0)
-    assert len(landmarks.landmarks()) == 2
+    for step in range(5):
+        landmarks.update([seen([0, 0, 0], track=1, latent=0.0), seen([1, 0, 0], track=3, latent=1.0)], 0.1 * step)
+    landmarks.update([seen([0.05, 0, 0], track=2, latent=2.0), seen([1, 0, 0], track=3, latent=1.0)], 5.0)
+    landmarks.update([seen([0.05, 0, 0], track=2, latent=2.0), seen([1, 0, 0], track=3, latent=1.0)], 5.1)
+    first, second = landmarks.landmarks()
+    assert (first.tracks, first.observations, first.last_seen) == ({1, 2}, 6, 5.1)
+    assert second.tracks == {3}
 
 
 def test_a_moving_object_is_followed():
@@ -190,7 +194,7 @@ def small(position, track: int, **kwargs) -> Observation:
     return replace(seen(position, track, **kwargs), extent=np.full(3, 0.3))
 
 
-def test_two_landmarks_in_one_place_at_one_time_become_one():
+def test_two_landmarks_in_one_place_become_one():
     landmarks = LandmarkMap()
     for step in range(10):  # one object in two slots, of different latents
         both = [small([0, 0, 0], 1, latent=0.0), small([0.1, 0, 0], 2, latent=3.0)]
@@ -354,13 +358,15 @@ def test_landmarks_from_topics(tmp_path):
     from sensor_msgs.msg import Image
     from visualization_msgs.msg import Marker, MarkerArray
 
-    mask = np.zeros((16, 16), np.uint8)
+    mask, strip = np.zeros((2, 16, 16), np.uint8)
     mask[5:9, 5:9] = 255
+    strip[11:13, 3:12] = 255
     slots = messages.SlotArray(model_id="0" * 12)
-    for index, (track, pixels) in enumerate([(7, 255 - mask), (3, mask)]):
-        slot = messages.Slot(index=index, track_id=track, latent_mean=[0.0, 1.0], latent_log_sigma=[-2.0, -2.0])
+    for index, (track, pixels, share) in enumerate([(7, 255 - mask - strip, 0.9), (3, mask, 0.8), (5, strip, 0.1)]):
+        slot = messages.Slot(index=index, track_id=track, latent_mean=[index, 1.0], latent_log_sigma=[-2.0, -2.0])
+        slot.occluding_share = share
         slot.mask = Image(height=16, width=16, step=16, encoding="mono8", data=pixels.tobytes())
-        slot.centroid, slot.covariance, slot.extent = [0.0, 0.0, 2.0], (0.01 * np.eye(3)).ravel(), [0.3, 0.3, 0.3]
+        slot.centroid, slot.covariance, slot.extent = [0.0, index - 1, 2.0], (0.01 * np.eye(3)).ravel(), [0.3] * 3
         slots.slots.append(slot)
     pose = PoseStamped()
     pose.pose.position.x = 1.0
@@ -400,6 +406,6 @@ def test_landmarks_from_topics(tmp_path):
         node.destroy_node()
         rclpy.try_shutdown()
     assert process.returncode == 0, errors
-    assert "found 1 of 1 true objects" in output  # the slot that fills the image is background
+    assert "found 1 of 1 true objects" in output  # the slot that fills the image is background, and so is the strip
     assert "0 landmarks without object" in output
     assert png.exists()

@@ -104,6 +104,7 @@ class Outputs:
 
     def _markers(self, frame: DecomposedFrame) -> MarkerArray:
         background = background_slots(frame.decomposition.masks)
+        background |= [geometry is not None and not geometry.stands_out for geometry in frame.geometries]
         message = build_markers(
             frame.header, frame.track_ids, frame.geometries, background=background, shown=self._shown
         )

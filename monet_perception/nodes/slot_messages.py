@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -66,6 +67,7 @@ def slot_array(
             latent_mean=float_array(decomposition.latent_mean[k]),
             latent_log_sigma=float_array(decomposition.latent_log_sigma[k]),
             mask=image_message(header, masks[k], mask_encoding),
+            occluding_share=math.nan,
         )
         if reconstructions is not None:
             slot.reconstruction = image_message(header, reconstructions[k], "rgb8")
@@ -73,6 +75,7 @@ def slot_array(
             slot.centroid = float_array(geometry.centroid, "d")
             slot.covariance = float_array(geometry.covariance, "d")
             slot.extent = float_array(geometry.extent, "d")
+            slot.occluding_share = geometry.occluding_share
         message.slots.append(slot)
     return message
 
