@@ -24,7 +24,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoints by the name of their run: two seeds, another initialisation, another network, one pre-trained."""
+    """Checkpoints by the name of their run: two seeds, another initialisation, another network, other starts."""
     folder = tmp_path_factory.mktemp("runs")
     settings: dict[str, dict[str, Any]] = {
         "star_0": {"seed_everything": 0},
@@ -32,6 +32,7 @@ def runs(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
         "star_default": {"model__initialisation": "default"},
         "monet": {"model__preset": "monet"},
         "star_pretrained": {"model__pretrained": folder / "star_0" / "last.safetensors"},
+        "star_fine_tuned": {"model__fine_tune": folder / "star_0" / "last.safetensors"},
     }
     for name, changes in settings.items():
         assert main(fit.make_cli, arguments(store, folder / name, STEPS, **changes)) == 0
@@ -54,10 +55,11 @@ def test_one_command_makes_table_5_2_of_runs(runs: dict[str, Path], store: Path,
     assert networks["MONet"] == "1"
     assert networks["MONet-RN18\\*"] == "2", "seeds of one model share a row"
     assert networks["MONet-RN18\\*, pre-trained"] == networks["MONet-RN18\\*, default initialisation"] == "1"
+    assert networks["MONet-RN18\\*, fine-tuned"] == "1"
     assert "*MONet-RN50\\* (thesis)*" in networks
 
     trained = [row for row in rows if len(row) == 7 and "safetensors" in row[0]]
-    assert [row[3] for row in trained] == ["0", "1", "0", "0", "0"]
+    assert [row[3] for row in trained] == ["0", "1", "0", "0", "0", "0"]
     assert {row[4] for row in trained} == {str(STEPS * BATCH_SIZE)}
     assert all(float(row[5]) >= 0 for row in trained)
     assert [row[2] for row in trained] == ["scratch"] * 4 + [str(runs["star_0"])]

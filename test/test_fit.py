@@ -279,6 +279,8 @@ def test_attention_is_held_still(store: Path, tmp_path: Path) -> None:
         ({"model__network": "{slot: 7}"}, "unknown fields"),
         ({"model__network": "{image_size: 64}"}, "16 x 16"),
         ({"model__pretrained": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"model__fine_tune": "nowhere.safetensors"}, "nowhere.safetensors: no such file"),
+        ({"model__pretrained": "imagenet", "model__fine_tune": "a.safetensors"}, "give one, and null for the other"),
     ],
 )
 def test_error_names_its_cause(
@@ -286,6 +288,26 @@ def test_error_names_its_cause(
 ) -> None:
     assert fit(store, tmp_path, 2, **changes) == 1
     assert message in capsys.readouterr().err
+
+
+def test_fine_tuning_starts_from_the_whole_network(store: Path, tmp_path: Path) -> None:
+    still = "{name: adam, attention_lr: 1e-12, component_lr: 1e-12}"
+    assert fit(store, tmp_path / "first", 3) == 0
+    start = tmp_path / "first" / "last.safetensors"
+    assert fit(store, tmp_path / "tuned", 2, model__fine_tune=start, model__optimiser=still, seed_everything=5) == 0
+    before, after = load_checkpoint(start)[0], load_checkpoint(tmp_path / "tuned" / "last.safetensors")[0]
+    names = [name for name, _ in before.named_parameters()]
+    assert {name.split(".")[0] for name in names} == {"attention", "component"}
+    parameters = dict(after.named_parameters())
+    for name, weight in before.named_parameters():
+        torch.testing.assert_close(parameters[name], weight, rtol=0, atol=1e-8)
+
+
+def test_fine_tuning_refuses_another_structure(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert fit(store, tmp_path / "first", 1) == 0
+    changes = {"model__fine_tune": tmp_path / "first" / "last.safetensors", "model__preset": "monet"}
+    assert fit(store, tmp_path / "other", 1, **changes) == 1
+    assert "does not fit the network" in capsys.readouterr().err
 
 
 def test_resumed_run_keeps_its_network(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -52,6 +52,8 @@ def test_recipe_trains_a_step(recipe: Path, store: Path, tmp_path: Path) -> None
         "--trainer.max_steps": 1, "--trainer.limit_val_batches": 0, "--trainer.accelerator": "cpu",
         "--trainer.enable_progress_bar": "false",
     }  # fmt: skip
+    if "fine_tune" in settings["model"]:
+        smaller["--model.fine_tune"] = "null"
     if settings["model"].get("compile"):
         smaller["--model.compile"] = "false"  # a minute of compiling is no test's business
     if "classes" in settings["model"]:

@@ -167,6 +167,11 @@ def test_other_variants_are_as_published(tmp_path: Path) -> None:
     assert empty.factors == {}
 
 
+def test_up_to_six_has_every_number_of_objects(tmp_path: Path) -> None:
+    store = render(tmp_path / "rooms", "rooms", "--variant", "up_to_six", "--count", 60, "--processes", 1)
+    assert {len(objects(store, index)) for index in range(60)} == {1, 2, 3, 4, 5, 6}
+
+
 def test_tabletop_follows_clevr(tabletop: Store) -> None:
     assert tabletop.images.shape[1:3] == (128, 128)
     for index, label, item in all_objects(tabletop):
@@ -248,6 +253,7 @@ def ends_soon(session: int) -> bool:
         (["rooms"], "nothing to make"),
         (["rooms", "--store", "{new}"], "--count"),
         (["clutter", "--tfrecords", "{new}", "--count", "1"], "no published encoding for clutter"),
+        (["rooms", "--variant", "up_to_six", "--tfrecords", "{new}", "--count", "1"], "no published encoding"),
         (["rooms", "--sequence", "{new}.mcap", "--objects", "60"], "take fewer"),
     ],
 )

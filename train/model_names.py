@@ -28,7 +28,9 @@ def name_by_run(name: str, training: Training | None, table: str) -> str:
     """A structure's name, told apart by pre-training and initialisation (in a column of its own in table 5.1)."""
     if training is None:
         return name
-    if training.pretrained is not None:
+    if training.fine_tuned is not None:
+        name += ", fine-tuned"
+    elif training.pretrained is not None:
         name += ", pre-trained"
     if table == "5.1":
         return f"{name}/{training.initialisation.capitalize()}"

@@ -137,7 +137,7 @@ def _add_rooms(commands: Any) -> None:
         "--variant",
         choices=get_args(RoomVariant),
         default="train",
-        help="as published, or other_ring: another camera ring [train]",
+        help="as published, other_ring: another camera ring, or up_to_six: one to six objects [train]",
     )
     moving = parser.add_argument_group("for --sequence")
     moving.add_argument("--seconds", type=above_zero, default=15.0, help="length of the recording [15]")

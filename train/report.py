@@ -182,7 +182,12 @@ def training_table(trainings: Mapping[str, Training]) -> str:
         "|" + " --- |" * 7,
     ]
     for name, one in trainings.items():
-        cells = [name.replace("*", "\\*"), one.initialisation, one.pretrained or "scratch", str(one.seed)]
+        cells = [
+            name.replace("*", "\\*"),
+            one.initialisation,
+            one.fine_tuned or one.pretrained or "scratch",
+            str(one.seed),
+        ]
         cells += [f"{one.images:,}", "-" if one.minutes is None else f"{one.minutes:.1f}", f"`{one.command}`"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

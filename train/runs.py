@@ -26,6 +26,7 @@ class Training:
         seed: of the run.
         initialisation: of what was not pre-trained, `kaiming` or `default`.
         pretrained: where the attention started: `imagenet`, `coco` or a file; None: from scratch.
+        fine_tuned: the file where the whole network started; None: nowhere.
         command: trains it anew.
     """
 
@@ -35,6 +36,7 @@ class Training:
     seed: int
     initialisation: str
     pretrained: str | None
+    fine_tuned: str | None
     command: str
 
 
@@ -59,9 +61,14 @@ def read_training(checkpoint: Path, steps: int) -> Training | None:
         minutes=_minutes(checkpoint.parent, steps),
         seed=int(config["seed_everything"]),
         initialisation=model["initialisation"],
-        pretrained=None if model["pretrained"] is None else str(model["pretrained"]),
+        pretrained=_named(model["pretrained"]),
+        fine_tuned=_named(model.get("fine_tune")),  # which runs of version 0.1 lack
         command=shlex.join(["python", "-m", "train.fit", "--config", str(path), "--run", str(again)]),
     )
+
+
+def _named(start: object) -> str | None:
+    return None if start is None else str(start)
 
 
 def _processes(config: dict[str, Any]) -> int:

@@ -17,6 +17,7 @@ from monet_perception.networks import (
     MonetConfig,
     MonetLoss,
     MonetOutput,
+    load_network,
     load_pretrained,
 )
 from train.data.module import Batch, scene_data
@@ -63,6 +64,8 @@ class MonetTask(LightningModule):
         initialisation: Of what is not pre-trained: "kaiming" or "default" (section 4.3).
         pretrained: Where the attention network starts: "imagenet" or "coco" (downloaded by torchvision), or a file
             that `python -m train.pretrain` or a former training wrote. Left out: from scratch.
+        fine_tune: Where the whole network starts, attention and component VAE: a file that a former training or
+            `python -m train.export` wrote. Goes without pretrained.
         hold_attention_steps: Optimiser steps for which the attention network's weights stay as they are, while a
             fresh component VAE learns to follow its masks. Its learning-rate warm-up begins afterwards.
         optimiser: How the weights are moved.
@@ -76,6 +79,7 @@ class MonetTask(LightningModule):
         network: dict[str, Any] | None = None,
         initialisation: Literal["kaiming", "default"] = "kaiming",
         pretrained: Literal["imagenet", "coco"] | Path | None = None,
+        fine_tune: Path | None = None,
         hold_attention_steps: int = 0,
         optimiser: OptimiserOptions = BURGESS_OPTIMISER,
         objective: ObjectiveOptions = EQUATION_4_7,
@@ -84,9 +88,15 @@ class MonetTask(LightningModule):
         super().__init__()
         if hold_attention_steps < 0:
             raise ValueError(f"hold_attention_steps must not be negative, got {hold_attention_steps}")
+        if pretrained is not None and fine_tune is not None:
+            raise ConfigError(
+                f"pretrained ({pretrained}) and fine_tune ({fine_tune}) both say where the attention network starts: "
+                "give one, and null for the other"
+            )
         self.config = network_config(preset, network)
         self.initialisation = initialisation
         self.pretrained = pretrained
+        self.fine_tune = fine_tune
         self.hold_attention_steps = hold_attention_steps
         self.optimiser_options = optimiser
         self.compile_network = compile
@@ -115,11 +125,17 @@ class MonetTask(LightningModule):
             )
         if data.val_manifest.has_labels:
             self.scores = SegmentationMetrics(background_labels=data.val_manifest.background_labels).to(self.device)
-        if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
-            what = load_pretrained(self.network, self.pretrained)
-            self.print(f"{what} starts from {self.pretrained}")
+        if stage == "fit" and self.trainer.ckpt_path is None:
+            self._load_start()
         if self.compile_network:
             self.network.compile()
+
+    def _load_start(self) -> None:
+        if self.fine_tune is not None:
+            load_network(self.network, self.fine_tune)
+            self.print(f"the network starts from {self.fine_tune}")
+        elif self.pretrained is not None:
+            self.print(f"{load_pretrained(self.network, self.pretrained)} starts from {self.pretrained}")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimiser = make_optimiser(

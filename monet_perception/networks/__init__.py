@@ -4,7 +4,7 @@ from monet_perception.networks.config import PRESETS, ConfigError, MonetConfig
 from monet_perception.networks.initialisation import initialise
 from monet_perception.networks.loss import MonetLoss, monet_loss
 from monet_perception.networks.monet import Decoding, Encoding, Monet, MonetOutput
-from monet_perception.networks.pretrained import PretrainedError, load_pretrained
+from monet_perception.networks.pretrained import PretrainedError, load_network, load_pretrained
 
 __all__ = [
     "PRESETS",
@@ -17,6 +17,7 @@ __all__ = [
     "MonetOutput",
     "PretrainedError",
     "initialise",
+    "load_network",
     "load_pretrained",
     "monet_loss",
 ]

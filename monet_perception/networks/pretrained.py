@@ -38,6 +38,18 @@ def load_pretrained(monet: Monet, source: str | Path) -> str:
     return _load_file(monet, Path(source))
 
 
+def load_network(monet: Monet, path: Path) -> None:
+    """Puts the weights of another network of the same structure into the whole network.
+
+    Args:
+        monet: changed in place.
+        path: safetensors file of a training, or one that `train.export` wrote.
+    Raises:
+        PretrainedError: the file does not exist or can't be read, holds an attention network only, or has other shapes.
+    """
+    _load(monet, _read(path), str(path))
+
+
 def _torchvision_weights(monet: Monet, source: str) -> dict[str, Tensor]:
     name = monet.config.encoder
     try:
@@ -55,13 +67,17 @@ def _torchvision_weights(monet: Monet, source: str) -> dict[str, Tensor]:
     return {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
 
 
-def _load_file(monet: Monet, path: Path) -> str:
+def _read(path: Path, remedy: str = "") -> dict[str, Tensor]:
     if not path.is_file():
-        raise PretrainedError(f"{path}: no such file; use imagenet, coco or what `python -m train.pretrain` wrote")
+        raise PretrainedError(f"{path}: no such file{remedy}")
     try:
-        state = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise PretrainedError(f"{path}: not a safetensors file ({error})") from error
+
+
+def _load_file(monet: Monet, path: Path) -> str:
+    state = _read(path, "; use imagenet, coco or what `python -m train.pretrain` wrote")
     attention = {key.removeprefix(ATTENTION): value for key, value in state.items() if key.startswith(ATTENTION)}
     if attention and all(key.startswith("encoder.") for key in attention):
         return _load_encoder(monet, {key.removeprefix("encoder."): v for key, v in attention.items()}, str(path))

@@ -2,8 +2,9 @@
 
 After section 5.1 of the thesis: hue uniform in [0, 1], saturation in [0.75, 1], value 1; the camera on a ring inside
 the room, facing its centre, lifted by -25 to 22 degrees; three objects of six shapes, 1 to 3 of them visible; four to
-six in the test sets `six_objects` and `identical_color`; none in `empty_room`. `other_ring`, which is not among the
-published sets, sees the rooms of `train` from a smaller and lower ring: does a network hold off its training poses?
+six in the test sets `six_objects` and `identical_color`; none in `empty_room`. Two are not among the published sets:
+`other_ring` sees the rooms of `train` from a smaller and lower ring (does a network hold off its training poses?), and
+`up_to_six` has one to six objects, to train networks for crowded rooms.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from monet_perception.labels import FIRST_OBJECT_LABEL
 from train.data.layout import FactorInfo
 from train.scenes.scene import Camera, Colour, Light, SimulatedScene, Thing, yaw_rotation
 
-RoomVariant = Literal["train", "six_objects", "identical_color", "empty_room", "other_ring"]
+RoomVariant = Literal["train", "six_objects", "identical_color", "empty_room", "other_ring", "up_to_six"]
 
 SKY, FLOOR, FIRST_WALLS, SECOND_WALLS = range(FIRST_OBJECT_LABEL)
 """Labels, in the order of the published masks; the wall's halves are the two pairs of walls that face each other, so
@@ -30,6 +31,7 @@ OBJECTS: dict[RoomVariant, tuple[int, int]] = {
     "identical_color": (4, 6),
     "empty_room": (0, 0),
     "other_ring": (3, 3),
+    "up_to_six": (1, 6),
 }
 """Fewest and most objects of a room."""
 SHAPES = ("sphere", "box", "cylinder", "capsule", "ellipsoid", "cone")
