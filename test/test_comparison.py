@@ -62,7 +62,7 @@ def test_one_command_makes_table_5_2_of_runs(runs: dict[str, Path], store: Path,
     assert [row[3] for row in trained] == ["0", "1", "0", "0", "0", "0"]
     assert {row[4] for row in trained} == {str(STEPS * BATCH_SIZE)}
     assert all(float(row[5]) >= 0 for row in trained)
-    assert [row[2] for row in trained] == ["scratch"] * 4 + [str(runs["star_0"])]
+    assert [row[2] for row in trained] == ["scratch"] * 4 + [str(runs["star_0"])] * 2
     assert scores["networks"][2]["training"]["images"] == STEPS * BATCH_SIZE
 
 
