@@ -107,7 +107,7 @@ class Landmark:
         latent_mean, latent_log_sigma: [L], mean over the observations.
         tracks: ids of the tracks that were fused into it.
         observations: how many.
-        first_seen, last_seen: stamps in seconds.
+        last_seen: stamp in seconds.
         sharpest: the least `sigma` that it ever had, metres.
         missed: seconds in which it should have been seen and wasn't, less those in which it was seen since.
     """
@@ -118,7 +118,6 @@ class Landmark:
     extent: Array
     latent_mean: Array
     latent_log_sigma: Array
-    first_seen: float
     last_seen: float
     tracks: set[int] = field(default_factory=set)
     observations: int = 1
@@ -319,7 +318,6 @@ class LandmarkMap:
             observation.extent,
             observation.latent_mean,
             observation.latent_log_sigma,
-            first_seen=stamp,
             last_seen=stamp,
         )
 

@@ -112,11 +112,10 @@ def network_observer(checkpoint: Path | None) -> Observer:
         scene = decomposer(frame.image)
         tracks = tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, frame.stamp)
         geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
-        background = background_slots(scene.masks)
         observations = [
             to_world(frame.camera, track, geometry, scene.latent_mean[slot], scene.latent_log_sigma[slot])
             for slot, (track, geometry) in enumerate(zip(tracks.tolist(), geometries, strict=True))
-            if track >= 0 and geometry is not None and geometry.stands_out and not background[slot]
+            if track >= 0 and geometry is not None and not geometry.background
         ]
         return observations, scene.roi
 

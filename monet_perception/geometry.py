@@ -113,12 +113,14 @@ class SlotGeometry:
             larger of what was seen and of what the width suggests.
         occluding_share: how much of the slot's rim stands before something farther away, in [0, 1]; NaN: unknown
             (`rim.occluding_share`).
+        background: whether it is background, by its mask (`slots.background_slots`) or because it doesn't stand out.
     """
 
     centroid: Array
     covariance: Array
     extent: Array
     occluding_share: float = math.nan
+    background: bool = False
 
     @property
     def stands_out(self) -> bool:
@@ -256,7 +258,7 @@ def _geometry(
     covariance += np.diag([1e-6, 1e-6, 0.0]) + depth_sigma(surface[2]) ** 2 * np.outer(ray, ray)  # 1 mm: full rank
     extent[2] = max(extent[2], width)
     covariance = (covariance + covariance.T) / 2  # to the last bit, as filters like it
-    return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent, occluding)
+    return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent, occluding, background)
 
 
 def _near_surface(z: Array, weights: Array) -> NDArray[np.bool_]:

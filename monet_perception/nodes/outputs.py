@@ -20,7 +20,6 @@ from monet_perception.nodes.pipeline import DecomposedFrame
 from monet_perception.nodes.qos import override_publisher
 from monet_perception.nodes.slot_messages import slot_array
 from monet_perception.overlay import draw_overlay, label_image
-from monet_perception.slots import background_slots
 
 TOPICS: dict[str, type] = {
     "slots": SlotArray,
@@ -103,8 +102,7 @@ class Outputs:
                 self._publishers[name].publish(message)
 
     def _markers(self, frame: DecomposedFrame) -> MarkerArray:
-        background = background_slots(frame.decomposition.masks)
-        background |= [geometry is not None and not geometry.stands_out for geometry in frame.geometries]
+        background = [geometry is not None and geometry.background for geometry in frame.geometries]
         message = build_markers(
             frame.header, frame.track_ids, frame.geometries, background=background, shown=self._shown
         )
