@@ -31,8 +31,8 @@ from scipy.stats import chi2
 
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.geometry import SlotGeometry, slot_geometry
-from monet_perception.labels import FIRST_OBJECT_LABEL
-from monet_perception.recording import Frame, label_masks, read_frames
+from monet_perception.labels import FIRST_OBJECT_LABEL, label_masks
+from monet_perception.recording import Frame, read_frames
 from monet_perception.similarity import mask_overlap
 from monet_perception.slots import MIN_AREA
 from monet_perception.tracking import Tracker

@@ -32,12 +32,11 @@ from numpy.typing import NDArray
 from monet_perception.calibration import camera_intrinsics
 from monet_perception.clip import CAMERA_INFO, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
-from monet_perception.labels import FIRST_OBJECT_LABEL
+from monet_perception.labels import FIRST_OBJECT_LABEL, label_masks
 from monet_perception.recording import (
     POSE_WITHIN,
     Frame,
     TrueObject,
-    label_masks,
     pose_matrix,
     read_frames,
     true_objects,

@@ -1,12 +1,13 @@
-"""True labels beside slots: brought to the masks' size, and which slot holds which labelled object."""
+"""True labels beside slots or in their place: brought to the masks' size, and which slot holds which object."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from monet_perception.region import Region, resize_map
+from monet_perception.region import Region, centre_square, resize_map
 from monet_perception.similarity import mask_overlap
 
 FIRST_OBJECT_LABEL = 4
@@ -26,6 +27,25 @@ def fit_labels(labels: NDArray[np.uint8], roi: Region, height: int, width: int) 
         height, width: of the masks.
     """
     return resize_map(roi.cut(labels), height, width)
+
+
+def label_masks(labels: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], Region]:
+    """Recorded labels as slots, in place of a network's: soft where a mask's pixel covers several labels.
+
+    Args:
+        labels: [h, w] at source resolution.
+        size: H = W of the masks.
+    Returns:
+        Masks [K, size, size] over the centre square, summing to one over K; slot k holds label k, K is the highest
+        label plus one. And the source pixels that they cover.
+    """
+    roi = centre_square(*labels.shape)
+    cut = roi.cut(labels)
+    planes = [
+        cv2.resize((cut == label).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+        for label in range(int(labels.max()) + 1)
+    ]
+    return np.stack(planes), roi
 
 
 def match_objects(

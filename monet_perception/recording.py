@@ -1,6 +1,6 @@
 """Reads a recorded sequence (MCAP or ROS 2 bag) without ROS: images with depth, labels, camera pose and true objects.
 
-Needs `rosbags` and `rosbags-image` (`pip install monet_perception[demo]`).
+Needs `rosbags` (`pip install monet_perception[demo]`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.highlevel import AnyReader
-from rosbags.image import message_to_cvimage
 from scipy.spatial.transform import Rotation
 
+from monet_perception.bags import (
+    BagError,
+    choose_images,
+    deserialise,
+    open_bag,
+    raw_messages,
+    read_labels,
+    read_metres,
+    read_rgb,
+)
 from monet_perception.calibration import camera_intrinsics
-from monet_perception.clip import CAMERA_INFO, DEPTH, IMAGES, LABELS, OBJECTS, POSE
+from monet_perception.clip import CAMERA_INFO, DEPTH, LABELS, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL
-from monet_perception.region import Region, centre_square
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
 DEPTH_WITHIN = 0.02
@@ -54,7 +60,7 @@ class Frame:
         stamp: seconds.
         image: [h, w, 3] uint8 RGB.
         intrinsics: of the image, by the newest camera_info; before the first one came, by the first one.
-        depth: [h, w] float32 metres, zero where there is none; None where the recording has no depth.
+        depth: [h, w] float32 metres, zero or NaN where there is none; None where the recording has no depth.
         labels: [h, w] uint8; None where the recording has no labels.
         camera: [4, 4], camera optical frame to world; None where the recording has no poses.
         objects: by label; empty where the recording doesn't know them.
@@ -80,23 +86,22 @@ def read_frames(path: str | Path, *, rectified: bool = False) -> Iterator[Frame]
         path: MCAP file or folder of a ROS 2 bag.
         rectified: whether its images are.
     Raises:
+        ModuleNotFoundError: rosbags is not installed.
         FileNotFoundError: no such file.
-        ValueError: the recording has no images on one of the topics `IMAGES`, no camera_info on `CAMERA_INFO`, or for
-            none of its images all that its topics should have.
+        BagError: the recording is damaged, or has no images on one of the topics `IMAGES`, no camera_info on
+            `CAMERA_INFO`, or for none of its images all that its topics should have.
     """
-    with AnyReader([Path(path)]) as reader:
+    with open_bag(Path(path)) as reader:
         topics = {connection.topic for connection in reader.connections}
-        image_topic = next((topic for topic in IMAGES if topic in topics), None)
-        if image_topic is None:
-            raise ValueError(f"{path} has no images on {' or '.join(IMAGES)}; its topics are {sorted(topics)}")
+        image_topic = choose_images(Path(path), topics)
         if CAMERA_INFO not in topics:
             raise _no_camera_info(path, topics)
         joiner = _Joiner(image_topic, [topic for topic in _WITHIN if topic in topics])
         used = [c for c in reader.connections if c.topic in joiner.names | {CAMERA_INFO, OBJECTS}]
         intrinsics: Intrinsics | None = None
         objects: dict[int, TrueObject] = {}
-        for connection, _, raw in reader.messages(connections=used):
-            message: Any = reader.deserialize(raw, connection.msgtype)
+        for connection, _, raw in raw_messages(reader, used):
+            message = deserialise(reader, connection, raw)
             if connection.topic == CAMERA_INFO:
                 intrinsics = camera_intrinsics(message, rectified=rectified)
             elif connection.topic == OBJECTS:
@@ -111,7 +116,7 @@ def read_frames(path: str | Path, *, rectified: bool = False) -> Iterator[Frame]
         for parts in joiner.complete(ended=True):
             yield _frame(parts, image_topic, intrinsics, objects)
         if not joiner.joined:
-            raise ValueError(f"{path}: {joiner.fault()}")
+            raise BagError(f"{path}: {joiner.fault()}")
 
 
 @dataclass
@@ -198,7 +203,7 @@ class _Joiner:
                 yield parts
 
     def fault(self) -> str:
-        """Why no image is complete, for a person."""
+        """Why no image is complete, as a sentence."""
         if not self._images:
             return f"no image came on {self._image_topic}"
         worst = max(self._topics, key=lambda topic: topic.misses)
@@ -210,25 +215,25 @@ class _Joiner:
         )
 
 
-def _no_camera_info(path: str | Path, topics: set[str]) -> ValueError:
-    return ValueError(
+def _no_camera_info(path: str | Path, topics: set[str]) -> BagError:
+    return BagError(
         f"{path} has no camera_info on {CAMERA_INFO}: record it with the images, or rename the topic that has it; "
-        f"its topics are {sorted(topics)}"
+        f"its topics are {', '.join(sorted(topics))}"
     )
 
 
 def _frame(parts: dict[str, Any], image_topic: str, intrinsics: Intrinsics, objects: dict[int, TrueObject]) -> Frame:
     message = parts[image_topic]
-    image = message_to_cvimage(message, "rgb8").astype(np.uint8, copy=False)
-    frame = Frame(stamp_nanoseconds(message.header) / NANOSECONDS, image, intrinsics, objects=dict(objects))
-    if DEPTH in parts:
-        depth = message_to_cvimage(parts[DEPTH])
-        frame.depth = depth.astype(np.float32) * (np.float32(0.001) if depth.dtype == np.uint16 else np.float32(1))
-    if LABELS in parts:
-        frame.labels = message_to_cvimage(parts[LABELS]).astype(np.uint8, copy=False)
-    if POSE in parts:
-        frame.camera = pose_matrix(parts[POSE].pose)
-    return frame
+    stamp = stamp_nanoseconds(message.header) / NANOSECONDS
+    return Frame(
+        stamp,
+        read_rgb(message),
+        intrinsics,
+        depth=read_metres(parts[DEPTH]) if DEPTH in parts else None,
+        labels=read_labels(parts[LABELS]) if LABELS in parts else None,
+        camera=pose_matrix(parts[POSE].pose) if POSE in parts else None,
+        objects=dict(objects),
+    )
 
 
 def pose_matrix(pose: Any) -> NDArray[np.float64]:
@@ -248,22 +253,3 @@ def true_objects(message: Any) -> dict[int, TrueObject]:
             p, s = marker.pose.position, marker.scale
             objects[int(marker.id)] = TrueObject(np.array([p.x, p.y, p.z]), np.array([s.x, s.y, s.z]))
     return objects
-
-
-def label_masks(labels: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], Region]:
-    """Recorded labels as slots, in place of a network's: soft where a mask's pixel covers several labels.
-
-    Args:
-        labels: [h, w] at source resolution.
-        size: H = W of the masks.
-    Returns:
-        Masks [K, size, size] over the centre square, summing to one over K; slot k holds label k, K is the highest
-        label plus one. And the source pixels that they cover.
-    """
-    roi = centre_square(*labels.shape)
-    cut = roi.cut(labels)
-    planes = [
-        cv2.resize((cut == label).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-        for label in range(int(labels.max()) + 1)
-    ]
-    return np.stack(planes), roi

@@ -120,7 +120,7 @@ def test_without_slots_the_demo_fails_and_shows_why(clip, tmp_path):
     assert "it may run code when it is loaded" in run.stderr  # what decompose said
 
 
-@pytest.mark.parametrize(("option", "name"), [("--clip", "clip"), ("--checkpoint", "checkpoint")])
+@pytest.mark.parametrize(("option", "name"), [("--clip", "recording"), ("--checkpoint", "checkpoint")])
 def test_a_missing_file_is_named_at_once(clip, tmp_path, option, name):
     run = demo("--clip", clip, option, tmp_path / "none", "--output", tmp_path / "out")
     assert run.returncode == 1
@@ -131,7 +131,7 @@ def test_a_clip_that_is_none_is_refused_at_once(tmp_path):
     (tmp_path / "a.mcap").write_bytes(b"nothing")
     run = demo("--clip", tmp_path / "a.mcap", "--output", tmp_path / "out")
     assert run.returncode == 1
-    assert re.search(r"demo: .*a\.mcap can't be read as a recording", run.stderr)
+    assert re.search(r"demo: .*a\.mcap can't be read as a rosbag2 folder", run.stderr)
     assert not (tmp_path / "out").exists()  # no node was started
 
 

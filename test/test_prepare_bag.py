@@ -135,7 +135,7 @@ def test_broken_messages_are_named_and_skipped(
     messages[4] = b"\x00\x01\x00\x00nonsense"
     bag = write_bag(tmp_path / "bag", {"/image": messages})
     assert run(bag, tmp_path / "store", "--size", HEIGHT) == 1
-    assert "record 2: ValueError: its png data can't be decoded" in capsys.readouterr().err
+    assert "record 2: its png data can't be decoded" in capsys.readouterr().err
     assert run(bag, tmp_path / "store", "--size", HEIGHT, "--skip-broken") == 0
     np.testing.assert_array_equal(Store.open(tmp_path / "store").images, frames[[0, 1, 3], :, 5:35])
 
@@ -167,7 +167,7 @@ def test_wrong_bags_and_topics(tmp_path: Path, frames: NDArray[np.uint8], capsys
     assert run(bag, tmp_path / "store", "--topic", "/middle") == 1
     assert "no images on /middle; its image topics: /left, /right" in capsys.readouterr().err
     assert run(tmp_path / "nowhere", tmp_path / "store") == 1
-    assert "can't be read as" in capsys.readouterr().err
+    assert "no recording at" in capsys.readouterr().err
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[:-40])
     assert run(file, tmp_path / "store", "--topic", "/left") == 1

@@ -16,8 +16,9 @@ from ray_cast import FIRST_OBJECT, KINDS, Ball, Box, cast, look_at, write_record
 
 from monet_perception.clip import CAMERA_INFO, DEPTH, POSE
 from monet_perception.geometry import Intrinsics, SlotGeometry
+from monet_perception.labels import label_masks
 from monet_perception.lens import Distortion
-from monet_perception.recording import label_masks, read_frames
+from monet_perception.recording import read_frames
 from monet_perception.region import Region
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

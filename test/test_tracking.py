@@ -12,7 +12,8 @@ from scipy.stats import norm
 
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.decomposer import Decomposer
-from monet_perception.recording import label_masks, read_frames
+from monet_perception.labels import label_masks
+from monet_perception.recording import read_frames
 from monet_perception.similarity import latent_distance, mask_overlap
 from monet_perception.slots import mask_ownership, owned_pixels
 from monet_perception.tracking import NO_TRACK, Tracker, TrackerSettings

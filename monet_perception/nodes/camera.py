@@ -22,7 +22,8 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
-from monet_perception.clip import DEMO_CLIP, IMAGES
+from monet_perception.bags import choose_images, open_bag, raw_messages
+from monet_perception.clip import DEMO_CLIP
 from monet_perception.nodes.process import TICK, ros
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
@@ -59,42 +60,22 @@ class Clip:
     """A recorded sequence, read from the file as it is played.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is no recording, or has no images on `IMAGES`.
         ModuleNotFoundError: rosbags is not installed.
+        FileNotFoundError: no such file.
+        BagError: the file is no recording, or has no images on `IMAGES`.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        if not path.exists():
-            raise FileNotFoundError(f"no clip at {path}")
-        reader = self._open()
-        self.topics: dict[str, str] = {c.topic: c.msgtype for c in reader.connections if c.msgtype in PLAYED}
-        reader.close()
-        self.image_topic = next((topic for topic in IMAGES if topic in self.topics), "")
-        if not self.image_topic:
-            raise ValueError(f"{path} has no images on {' or '.join(IMAGES)}; its topics are {', '.join(self.topics)}")
+        with open_bag(path) as reader:
+            self.topics: dict[str, str] = {c.topic: c.msgtype for c in reader.connections if c.msgtype in PLAYED}
+        self.image_topic = choose_images(path, self.topics)
 
     def __iter__(self) -> Iterator[Recorded]:
-        reader = self._open()
-        try:
-            for connection, time_, data in reader.messages():
+        with open_bag(self._path) as reader:
+            for connection, time_, data in raw_messages(reader, reader.connections):
                 if connection.topic in self.topics:
                     yield Recorded(connection.topic, connection.msgtype, time_, bytes(data))
-        finally:
-            reader.close()
-
-    def _open(self) -> Any:
-        try:
-            from rosbags.highlevel import AnyReader, AnyReaderError
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("playing a clip needs rosbags: pip install rosbags") from error
-        reader = AnyReader([self._path])
-        try:
-            reader.open()
-        except AnyReaderError as error:
-            raise ValueError(f"{self._path} can't be read as a recording: {error}") from error
-        return reader
 
 
 class CameraNode(Node):

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from monet_perception.bags import BagError, deserialise, open_bag, raw_messages, read_labels, read_rgb
 from monet_perception.region import Region, centre_square, resize_map
 from monet_perception.stamps import NANOSECONDS
 from train.data.crop import crop_text, cut, resize_image
@@ -19,6 +19,7 @@ from train.data.source import BrokenRecord, Sample, SourceError
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
+    from rosbags.interfaces import Connection
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 GROUP_SECONDS = 10
@@ -84,27 +85,24 @@ class Bag:
         """Images from the `start`-th of those taken on; one that can't be decoded is a broken record."""
         with _open(self.source) as reader:
             wanted = [c for c in reader.connections if c.topic == self.topic]
-            messages = enumerate(reader.messages(wanted))
             place = -1
-            while True:
-                try:
-                    place, (connection, time, data) = next(messages)
-                except StopIteration:
-                    return
-                except Exception as error:  # rosbags lets through what its decompressors raise
-                    yield BrokenRecord((place + 1) // self.every, f"the bag is damaged from here on ({error})")
-                    return
-                record, rest = divmod(place, self.every)
-                if rest == 0 and record >= start:
-                    yield self._read_one(reader, record, connection.msgtype, time, data)
+            try:
+                for place, (connection, time, data) in enumerate(raw_messages(reader, wanted)):
+                    record, rest = divmod(place, self.every)
+                    if rest == 0 and record >= start:
+                        yield self._read_one(reader, record, connection, time, data)
+            except BagError as error:
+                yield BrokenRecord((place + 1) // self.every, str(error))
 
-    def _read_one(self, reader: AnyReader, record: int, kind: str, time: int, data: bytes) -> Sample | BrokenRecord:
+    def _read_one(
+        self, reader: AnyReader, record: int, connection: Connection, time: int, data: bytes
+    ) -> Sample | BrokenRecord:
         try:
-            message = reader.deserialize(data, kind)
+            message = deserialise(reader, connection, data)
             labels = self._find_labels(reader, message, time)
-            return self._sample(record, _to_rgb(message), labels, time - reader.start_time)
-        except Exception as error:  # a broken message may raise anything in the reader's decoding
-            return BrokenRecord(record, f"{type(error).__name__}: {error}")
+            return self._sample(record, read_rgb(message), labels, time - reader.start_time)
+        except ValueError as error:
+            return BrokenRecord(record, str(error))
 
     def _sample(self, record: int, image: NDArray[np.uint8], labels: NDArray[np.uint8] | None, elapsed: int) -> Sample:
         if labels is not None and labels.shape != image.shape[:2]:
@@ -121,31 +119,19 @@ class Bag:
         wanted = [c for c in reader.connections if c.topic == self.labels_topic]
         around = 500_000_000
         for connection, _, data in reader.messages(wanted, start=time - around, stop=time + around):
-            message: Any = reader.deserialize(data, connection.msgtype)
+            message = deserialise(reader, connection, data)
             if message.header.stamp == image.header.stamp:
-                return _to_labels(message)
+                return read_labels(message)
         raise ValueError(f"{self.labels_topic} has no message with its stamp")
 
 
 @contextmanager
 def _open(source: Path) -> Iterator[AnyReader]:
     try:
-        from rosbags.highlevel import AnyReader, AnyReaderError
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError as error:
-        raise SourceError("reading bags needs rosbags: pip install 'monet_perception[demo]'") from error
-    try:
-        reader = AnyReader([source], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-        reader.open()
-    except (AnyReaderError, OSError) as error:
-        raise SourceError(
-            f"{source} can't be read as a rosbag2 folder, .mcap or .db3 file ({error}); "
-            "a recording that was cut off can be mended with `ros2 bag reindex` or `mcap recover`"
-        ) from error
-    try:
-        yield reader
-    finally:
-        reader.close()
+        with open_bag(source) as reader:
+            yield reader
+    except (BagError, OSError, ModuleNotFoundError) as error:
+        raise SourceError(str(error)) from error
 
 
 def _image_topic(reader: AnyReader, topic: str | None, source: Path) -> str:
@@ -158,34 +144,3 @@ def _image_topic(reader: AnyReader, topic: str | None, source: Path) -> str:
     if topic not in images:
         raise SourceError(f"{source} has no images on {topic}; its image topics: {listed}")
     return topic
-
-
-def _to_rgb(message: Any) -> NDArray[np.uint8]:
-    """Image or CompressedImage of any encoding that rosbags knows to uint8 [H, W, 3]."""
-    if hasattr(message, "format"):
-        image = cv2.imdecode(np.asarray(message.data), cv2.IMREAD_COLOR_RGB)
-        if image is None:
-            raise ValueError(f"its {message.format or 'compressed'} data can't be decoded")
-        return np.asarray(image, np.uint8)
-    from rosbags.image import message_to_cvimage
-
-    message.data, message.step = _packed(message), 0
-    return np.asarray(message_to_cvimage(message, "rgb8"), np.uint8)
-
-
-def _to_labels(message: Any) -> NDArray[np.uint8]:
-    if message.encoding not in ("mono8", "8UC1"):
-        raise ValueError(f"labels are {message.encoding} instead of mono8")
-    return _packed(message).reshape(message.height, message.width)
-
-
-def _packed(message: Any) -> NDArray[np.uint8]:
-    """The bytes of an Image without the padding of its rows, which rosbags' conversion doesn't expect."""
-    data = np.asarray(message.data)
-    if message.height * message.step != len(data):
-        raise ValueError(f"it has {len(data)} bytes instead of {message.height} rows of {message.step}")
-    from rosbags.image.image import to_cvtype
-
-    bits, _, _, channels = to_cvtype(message.encoding)
-    row = message.width * channels * bits // 8
-    return np.ascontiguousarray(data.reshape(message.height, message.step)[:, :row]).reshape(-1)

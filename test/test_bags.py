@@ -1,0 +1,92 @@
+"""Recordings read without ROS: images of every layout, and files that are none."""
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from monet_perception.bags import BagError, open_bag, read_labels, read_metres, read_rgb
+from monet_perception.clip import DEMO_CLIP
+from monet_perception.recording import read_frames
+
+
+def message(pixels, encoding, padding=0, cut=0, big_endian=False):
+    """An Image as rosbags deserialises it, its rows padded with `padding` bytes, the last by `cut` fewer."""
+    stored = pixels.astype(pixels.dtype.newbyteorder(">" if big_endian else "<"))
+    rows = np.frombuffer(stored.tobytes(), np.uint8).reshape(len(pixels), -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    data = rows.reshape(-1)[: rows.size - cut]
+    height, width = pixels.shape[:2]
+    return SimpleNamespace(
+        height=height, width=width, encoding=encoding, step=rows.shape[1], is_bigendian=big_endian, data=data
+    )
+
+
+sizes = st.tuples(st.integers(1, 6), st.integers(1, 6))
+paddings = st.integers(0, 5).flatmap(lambda padding: st.tuples(st.just(padding), st.integers(0, padding)))
+
+
+@given(sizes.flatmap(lambda size: hnp.arrays(np.uint8, (*size, 3))), paddings)
+def test_colours_come_back_whatever_the_padding(pixels, padding):
+    np.testing.assert_array_equal(read_rgb(message(pixels, "rgb8", *padding)), pixels)
+    np.testing.assert_array_equal(read_rgb(message(pixels[..., ::-1], "bgr8", *padding)), pixels)
+    np.testing.assert_array_equal(read_labels(message(pixels[..., 0], "mono8", *padding)), pixels[..., 0])
+
+
+@given(sizes.flatmap(lambda size: hnp.arrays(np.uint16, size)), paddings, st.booleans())
+def test_depth_comes_back_in_metres_whatever_the_padding_and_byte_order(millimetres, padding, big_endian):
+    expected = (millimetres / 1000).astype(np.float32)
+    read = read_metres(message(millimetres, "16UC1", *padding, big_endian=big_endian))
+    np.testing.assert_allclose(read, expected, rtol=1e-6)
+    read = read_metres(message(expected, "32FC1", *padding, big_endian=big_endian))
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_a_photograph_is_not_turned_by_its_exif():
+    """As in the node: masks have to lie on the pixels that camera_info describes."""
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    _, jpeg = cv2.imencode(".jpg", pixels)
+    # An EXIF segment whose only entry says that the camera was turned by 90 degrees.
+    exif = bytes.fromhex("ffe1002245786966000049492a00080000000100120103000100000006000000") + bytes(4)
+    turned = jpeg.tobytes()[:2] + exif + jpeg.tobytes()[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (32, 16, 3)
+    assert read_rgb(SimpleNamespace(format="jpeg", data=np.frombuffer(turned, np.uint8))).shape == (16, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("read", "broken", "fault"),
+    [
+        (read_rgb, message(np.zeros((4, 4, 3), np.uint8), "rgb8", cut=1), "47 bytes"),
+        (read_rgb, message(np.zeros((4, 4, 3), np.uint8), "rgb9"), "rgb9"),
+        (read_rgb, message(np.zeros((4, 4), np.float32), "32FC1"), "32FC1"),
+        (read_labels, message(np.zeros((4, 4, 3), np.uint8), "rgb8"), "rgb8 instead of mono8"),
+        (read_metres, message(np.zeros((4, 4), np.uint8), "mono8"), "mono8 instead of 16UC1"),
+        (read_rgb, SimpleNamespace(format="", data=np.zeros(0, np.uint8)), "compressed data can't be decoded"),
+    ],
+)
+def test_broken_images_are_named(read, broken, fault):
+    with pytest.raises(BagError, match=fault):
+        read(broken)
+
+
+def test_files_that_are_no_recordings(tmp_path):
+    (tmp_path / "a.mcap").write_bytes(b"nothing")
+    with pytest.raises(BagError, match=r"a\.mcap can't be read"), open_bag(tmp_path / "a.mcap"):
+        pass
+    with pytest.raises(FileNotFoundError, match=r"no recording at .*b\.mcap"), open_bag(tmp_path / "b.mcap"):
+        pass
+
+
+def test_a_recording_that_is_damaged_further_on_says_so(tmp_path):
+    content = bytearray(DEMO_CLIP.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 5000] = bytes(5000)
+    (tmp_path / "damaged.mcap").write_bytes(content)
+    frames = read_frames(tmp_path / "damaged.mcap")
+    assert next(frames).image.shape[2] == 3
+    with pytest.raises(BagError, match="damaged"):
+        list(frames)
