@@ -35,10 +35,11 @@ ARGUMENTS = [
 
 
 def camera(context: LaunchContext) -> list[Node]:
-    """The camera, which begins when `decompose` listens."""
+    """The camera, which begins when `decompose` listens, and rviz where it is shown."""
     clip = LaunchConfiguration("clip").perform(context)
     loop = LaunchConfiguration("loop").perform(context) == "true"
-    arguments = ["--wait-for", "1", *(["--clip", clip] if clip else []), *(["--loop"] if loop else [])]
+    listeners = 2 if LaunchConfiguration("rviz").perform(context) == "true" else 1
+    arguments = ["--wait-for", str(listeners), *(["--clip", clip] if clip else []), *(["--loop"] if loop else [])]
     return [Node(package="monet_perception", executable="camera", arguments=arguments, output="screen")]
 
 

@@ -236,9 +236,12 @@ class Tracker:
         masks, mean, log_sigma = _checked(masks, latent_mean, latent_log_sigma, stamp)
         if 0 < self._stamp - stamp < STEP_BACK:
             stamp = self._stamp
-        if stamp < self._stamp or self._gap(stamp) or self._incompatible(masks, mean):
+        passed = stamp - self._stamp
+        if passed < 0 or self._is_gap(passed) or self._incompatible(masks, mean):
             self.resets += bool(self._tracks)
             self.reset()
+        if 0 <= passed < math.inf:
+            self._intervals.append(passed)
         frame = _Frame(masks, owned_pixels(masks), mean, log_sigma, background_slots(masks), stamp)
         slots = self._trackable(frame)
         known = self._assign([track for track in self._tracks if track.confirmed], slots, frame)
@@ -255,13 +258,11 @@ class Tracker:
             ids[slot] = track.track_id
         return ids
 
-    def _gap(self, stamp: float) -> bool:
+    def _is_gap(self, passed: float) -> bool:
         """Whether so much time passed since the last frame that its tracks say nothing of this one."""
-        passed = stamp - self._stamp
         if not math.isfinite(passed):  # the first frame
             return False
         usual = float(np.median(self._intervals)) if self._intervals else math.inf
-        self._intervals.append(passed)
         return passed > max(self.settings.max_absence, min(GAP_FRAMES * usual, LONGEST_INTERVAL))
 
     def _incompatible(self, masks: NDArray[np.float32], mean: Array) -> bool:

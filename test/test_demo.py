@@ -120,7 +120,7 @@ def test_without_slots_the_demo_fails_and_shows_why(clip, tmp_path):
     assert "it may run code when it is loaded" in run.stderr  # what decompose said
 
 
-@pytest.mark.parametrize(("option", "name"), [("--clip", "recording"), ("--checkpoint", "checkpoint")])
+@pytest.mark.parametrize(("option", "name"), [("--clip", "clip"), ("--checkpoint", "checkpoint")])
 def test_a_missing_file_is_named_at_once(clip, tmp_path, option, name):
     run = demo("--clip", clip, option, tmp_path / "none", "--output", tmp_path / "out")
     assert run.returncode == 1
@@ -133,6 +133,13 @@ def test_a_clip_that_is_none_is_refused_at_once(tmp_path):
     assert run.returncode == 1
     assert re.search(r"demo: .*a\.mcap can't be read as a rosbag2 folder", run.stderr)
     assert not (tmp_path / "out").exists()  # no node was started
+
+
+def test_a_folder_that_cannot_be_written_is_named(clip, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    run = demo("--clip", clip, "--output", tmp_path / "taken")
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"demo: can't write to {tmp_path / 'taken'}: File exists")
 
 
 @pytest.mark.skipif(not DEMO_CLIP.exists(), reason="the shipped clip is not made yet")

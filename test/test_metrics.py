@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from sklearn.metrics import adjusted_rand_score
 
 from train.metrics import SegmentationMetrics, image_scores, mean_squared_error
+from train.validation import NamedMeans
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7))
 
@@ -127,55 +128,58 @@ def test_squared_error_takes_bytes_and_floats() -> None:
         mean_squared_error(images, shifted[:, :1])
 
 
-def random_batch(seed: int, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def random_batch(seed: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     objects = torch.randint(1, 6, (size, 1, 1), generator=generator)
     labels = torch.randint(0, 100, (size, 6, 6), generator=generator) % objects
     predicted = torch.randint(0, 4, (size, 6, 6), generator=generator)
-    return labels.to(torch.uint8), predicted, torch.rand(size, generator=generator)
+    return labels.to(torch.uint8), predicted
 
 
 def test_accumulated_means_are_those_of_the_images() -> None:
-    labels, predicted, error = random_batch(0, 40)
+    labels, predicted = random_batch(0, 40)
     metrics = SegmentationMetrics(background_labels=1)
     for start in range(0, 40, 7):
-        metrics.update(labels[start : start + 7], predicted[start : start + 7], error[start : start + 7])
+        metrics.update(labels[start : start + 7], predicted[start : start + 7])
     scores = image_scores(labels, predicted, 1)
     result = metrics.compute()
     for name in ("ari", "ari_all", "msc", "covering"):
         torch.testing.assert_close(result[name], getattr(scores, name).nanmean())
     torch.testing.assert_close(result["mbo"], scores.best_overlap.sum() / scores.objects.sum())
-    torch.testing.assert_close(result["mse"], error.double().mean())
     torch.testing.assert_close(result["ari_multi"], scores.ari[scores.objects >= 2].mean())
-    assert len(result) == 7
+    assert len(result) == 6
 
 
 def test_nothing_seen_is_not_a_number() -> None:
     metrics = SegmentationMetrics(background_labels=1)
-    metrics.update(
-        torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, 4, 4, dtype=torch.long), torch.tensor([0.5, 0.25])
-    )
+    metrics.update(torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, 4, 4, dtype=torch.long))
     result = metrics.compute()
     assert math.isnan(result["ari"])
     assert math.isnan(result["mbo"])
-    assert result["mse"] == 0.375
+
+
+def test_a_value_that_an_image_lacks_is_left_out_of_its_mean_alone() -> None:
+    means = NamedMeans(("loss", "accuracy"))
+    means.update(loss=torch.tensor([1.0, 2.0]), accuracy=torch.tensor([0.5, torch.nan]))
+    means.update(loss=torch.tensor([3.0]), accuracy=torch.tensor([1.0]))
+    assert means.compute() == {"loss": 2.0, "accuracy": 0.75}
 
 
 def _score_half(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    labels, predicted, error = random_batch(1, 30)
+    labels, predicted = random_batch(1, 30)
     half = slice(0, 11) if rank == 0 else slice(11, 30)
     metrics = SegmentationMetrics(background_labels=1)
-    metrics.update(labels[half], predicted[half], error[half])
+    metrics.update(labels[half], predicted[half])
     torch.save({name: value.item() for name, value in metrics.compute().items()}, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_score_as_one(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_score_half, (str(tmp_path),), nprocs=2)
-    labels, predicted, error = random_batch(1, 30)
+    labels, predicted = random_batch(1, 30)
     single = SegmentationMetrics(background_labels=1)
-    single.update(labels, predicted, error)
+    single.update(labels, predicted)
     expected = {name: value.item() for name, value in single.compute().items()}
     for rank in range(2):
         got = torch.load(f"{tmp_path}/{rank}.pt")

@@ -356,6 +356,7 @@ def test_a_camera_of_incompatible_qos_is_told(robot):
         assert "qos_overrides./image.subscription.*" in robot.messages()["camera"]
     finally:
         robot.node.destroy_publisher(camera)
+    robot.until(lambda: "incompatible" not in robot.messages()["camera"], "a camera that went is still told")
 
 
 def broken_images(robot):

@@ -148,10 +148,15 @@ def test_a_bag_that_starts_again_finds_its_depth():
 def test_a_missing_camera_info_is_told_and_one_that_came_stays():
     matcher = DepthMatcher(patience=0.0)
     matcher.add_depth(Image(header=header(100)))
-    with pytest.raises(NoDepthError, match="no camera_info has come"):
+    with pytest.raises(NoDepthError, match=r"no camera_info has come$"):
+        matcher.match(header(100))
+    matcher.refuse_info("it is not a calibration")
+    matcher.add_depth(Image(header=header(100)))
+    with pytest.raises(NoDepthError, match="no camera_info has come that can be used: it is not a calibration"):
         matcher.match(header(100))
     matcher.add_info(CameraInfo())
     matcher.match(header(100))
+    matcher.refuse_info("no calibration")
     matcher.clear_depth()  # as when nobody listens any more
     matcher.add_depth(Image(header=header(200)))
     matcher.match(header(200))
@@ -335,6 +340,7 @@ def test_a_depth_camera_under_another_name_without_camera_info_is_told(tmp_path)
     ]
     robot = Robot()
     depth = robot.node.create_publisher(Image, "/cam/depth", 100)
+    info = robot.node.create_publisher(CameraInfo, "camera_info", 100)
     try:
         with running("decompose", start, tmp_path / "log"):
 
@@ -349,6 +355,13 @@ def test_a_depth_camera_under_another_name_without_camera_info_is_told(tmp_path)
             assert "frames have 3D: no camera_info has come" in robot.messages()["camera"]
             assert robot.statuses["camera"].level == DiagnosticStatus.WARN
             assert robot.value("camera", "depth topic") == "/cam/depth"
+
+            def uncalibrated() -> bool:
+                info.publish(CameraInfo(height=48, width=64))
+                return told() and "can be used: camera_info is not a calibration" in robot.messages()["camera"]
+
+            robot.until(uncalibrated, "a camera without calibration isn't told")
+            assert robot.value("camera", "last fault") == "", "nothing is wrong with the images"
             robot.cameras["image"].publish(image_message(Header(), np.zeros((48, 64, 3), np.uint8), "rgb8"))
             robot.until(lambda: "images carry no stamp" in robot.messages()["camera"], "no stamp isn't told")
     finally:

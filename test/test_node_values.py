@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 from monet_perception_msgs.msg import SlotArray
 from monet_perception_msgs.srv import DecodeSlots
 from node_process import LOSSLESS, Robot, running
@@ -23,9 +24,9 @@ from visualization_msgs.msg import Marker, MarkerArray
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry
-from monet_perception.nodes.conversions import image_message
+from monet_perception.nodes.conversions import MessageError, image_message
 from monet_perception.nodes.settings import SPECS
-from monet_perception.nodes.slot_messages import fill_decoded, read_masks, slot_array
+from monet_perception.nodes.slot_messages import fill_decoded, read_masks, read_reconstructions, slot_array
 from monet_perception.recording import read_frames
 from monet_perception.region import Region
 from monet_perception.rim import MIN_OCCLUDING_SHARE
@@ -65,6 +66,28 @@ def test_a_slot_array_holds_what_it_was_made_of():
         assert not len(slot.centroid)
         assert not len(slot.covariance)
         assert not len(slot.extent)
+
+
+@pytest.mark.parametrize("read", [read_masks, read_reconstructions])
+def test_messages_that_hold_no_images_are_refused_by_name(read):
+    def message(slots: int = 3) -> SlotArray:
+        no_geometry = [None] * 3
+        made = slot_array(Header(), "abc", random_decomposition(), np.zeros(3, np.int32), no_geometry)
+        made.slots = made.slots[:slots]
+        return made
+
+    assert len(read(message())) == 3
+    with pytest.raises(MessageError, match="no slots"):
+        read(message(slots=0))
+    short, odd = message(), message()
+    for image in (short.slots[1].mask, short.slots[1].reconstruction):
+        image.data = image.data[:-1]
+    with pytest.raises(MessageError, match=r"of 4x4 pixels has (15|47) bytes"):
+        read(short)
+    for image in (odd.slots[1].mask, odd.slots[1].reconstruction):
+        image.encoding = "bgr8"
+    with pytest.raises(MessageError, match="has the encoding 'bgr8'; expected"):
+        read(odd)
 
 
 def test_a_latent_decoded_alone_has_a_mask_of_its_own():
@@ -227,6 +250,8 @@ def test_boxes_are_of_objects_and_go_with_them(robot, camera, defaults):
     markers = robot.listen("scene/markers", MarkerArray)
     robot.wait(0.5)
     answer = camera.show()
+    robot.until(lambda: markers, "no markers")
+    assert markers[0].markers[0].action == Marker.DELETEALL, "a node before this one may have left boxes"
     walls = background_slots(read_masks(answer))
     walls |= [slot.occluding_share < MIN_OCCLUDING_SHARE for slot in answer.slots]
     objects = {slot.track_id for slot, wall in zip(answer.slots, walls, strict=True) if not wall} - {-1}
@@ -236,6 +261,14 @@ def test_boxes_are_of_objects_and_go_with_them(robot, camera, defaults):
     assert robot.set(**NOTHING_IS_LARGE_ENOUGH) == ""
     gone = answering(robot, markers, camera.show().header)
     assert (marked(gone, Marker.ADD), marked(gone, Marker.DELETE)) == (set(), objects)
+    assert not marked(gone, Marker.DELETEALL)
+    assert robot.set(**DEFAULTS) == ""
+    for _ in range(3):
+        shown = camera.show()
+    assert marked(answering(robot, markers, shown.header), Marker.ADD)
+    assert robot.change(Transition.TRANSITION_DEACTIVATE)
+    robot.until(lambda: marked(markers[-1], Marker.DELETEALL), "viewers keep the boxes of a node that was deactivated")
+    assert robot.change(Transition.TRANSITION_ACTIVATE)
 
 
 def test_pictures_are_as_large_as_told_and_need_no_published_reconstructions(robot, camera, defaults):

@@ -261,6 +261,7 @@ def test_classes_of_two_factors_are_their_combinations(tmp_path: Path) -> None:
         ("masks", {"model__background": "own", "data__store": "walls"}, "4 slots leave none for objects"),
         ("masks", {"data__val_store": "unlabelled"}, "has no labels"),
         ("masks", {"model__background": "own", "data__val_store": "wall"}, "as many backgrounds"),
+        ("masks", {"model__network": "{image_size: 32}"}, "are 16 x 16, the network takes 32 x 32"),
         ("classes", {"model__classes": "[colour]"}, "no categorical factor 'colour'; it has: tone"),
         ("classes", {"model__preset": "monet"}, "no encoder"),
     ],

@@ -22,7 +22,7 @@ from train.data.module import Batch, scene_data
 from train.data.store import Store
 from train.metrics import SegmentationMetrics
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
-from train.task import ValidationOutput, network_config, unit_images
+from train.task import ValidationOutput, check_image_size, network_config, unit_images
 from train.validation import NamedMeans, collect, first_visits
 
 DEFAULT_OPTIMISER = OptimiserOptions(name="adam", attention_lr=3e-4, schedule="cosine")
@@ -56,6 +56,7 @@ class SupervisedTask(LightningModule):
         for store, manifest in ((data.store, data.manifest), (data.val_store, data.val_manifest)):
             if not manifest.has_labels:
                 raise StoreError(f"{store} has no labels; supervised training needs a store that has them")
+            check_image_size(self.config, store or data.store, manifest)
         self.background_labels = data.manifest.background_labels
         self.val_background_labels = data.val_manifest.background_labels
         if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
@@ -124,14 +125,11 @@ class MaskTask(SupervisedTask):
         log_masks = self.network.attention(images)
         new = first_visits(self.trainer, batch_idx, len(images))
         self.means.update(total=self._loss(log_masks, batch["labels"], self.val_background_labels)[:new])
-        no_error = torch.zeros(new, device=images.device)  # nothing is reconstructed
-        self.scores.update(batch["labels"][:new], log_masks[:new].argmax(dim=1), no_error)
+        self.scores.update(batch["labels"][:new], log_masks[:new].argmax(dim=1))
         return {"images": images[:new], "log_masks": log_masks[:new]}
 
     def on_validation_epoch_end(self) -> None:
-        values = {**collect(self.means), **collect(self.scores)}
-        values.pop("val/mse")
-        self.log_dict(values)
+        self.log_dict({**collect(self.means), **collect(self.scores)})
 
     def export(self, path: Path, dataset: str, steps: int, metrics: Mapping[str, float]) -> None:
         """Writes a whole network, its component VAE untrained, so that train.evaluate can judge the masks."""
@@ -208,8 +206,8 @@ class ClassTask(SupervisedTask):
         logits = self(images)
         loss = F.cross_entropy(logits, classes, reduction="none")
         right = (logits.argmax(dim=1) == classes).float()
-        is_object = (batch["labels"] >= self.background_labels).float()
-        share = (right * is_object).sum(dim=(1, 2)) / is_object.sum(dim=(1, 2)).clamp(min=1)
+        is_object = (batch["labels"] >= self.val_background_labels).float()
+        share = (right * is_object).sum(dim=(1, 2)) / is_object.sum(dim=(1, 2))  # NaN without objects
         new = first_visits(self.trainer, batch_idx, len(images))
         values = {"total": loss.mean(dim=(1, 2)), "accuracy": right.mean(dim=(1, 2)), "object_accuracy": share}
         self.means.update(**{name: value[:new] for name, value in values.items()})

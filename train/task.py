@@ -20,6 +20,7 @@ from monet_perception.networks import (
     load_network,
     load_pretrained,
 )
+from train.data.manifest import Manifest
 from train.data.module import Batch, scene_data
 from train.metrics import SegmentationMetrics, mean_squared_error
 from train.objective import Objective, ObjectiveOptions
@@ -52,6 +53,15 @@ def network_config(preset: str, changes: dict[str, Any] | None) -> MonetConfig:
 def unit_images(images: Tensor) -> Tensor:
     """uint8 [B, 3, H, W] to float32 in [0, 1], channels last: the layout in which convolutions are fast."""
     return images.float().div(255).contiguous(memory_format=torch.channels_last)
+
+
+def check_image_size(config: MonetConfig, store: Path, manifest: Manifest) -> None:
+    """Raises ConfigError if a store's images have another size than the network takes."""
+    if (manifest.height, manifest.width) != (config.image_size,) * 2:
+        raise ConfigError(
+            f"the images of {store} are {manifest.height} x {manifest.width}, the network takes {config.image_size} x "
+            f"{config.image_size}: set --model.network.image_size or prepare the store at the network's size"
+        )
 
 
 class MonetTask(LightningModule):
@@ -116,13 +126,7 @@ class MonetTask(LightningModule):
             PretrainedError: the pre-trained weights can't be read, or don't fit.
         """
         data = scene_data(self.trainer)
-        manifest = data.manifest
-        if (manifest.height, manifest.width) != (self.config.image_size,) * 2:
-            raise ConfigError(
-                f"the store's images are {manifest.height} x {manifest.width}, the network takes "
-                f"{self.config.image_size} x {self.config.image_size}: set --model.network.image_size or prepare the "
-                "store at the network's size"
-            )
+        check_image_size(self.config, data.store, data.manifest)
         if data.val_manifest.has_labels:
             self.scores = SegmentationMetrics(background_labels=data.val_manifest.background_labels).to(self.device)
         if stage == "fit" and self.trainer.ckpt_path is None:
@@ -186,7 +190,7 @@ class MonetTask(LightningModule):
         error = mean_squared_error(images, output.mixture().clamp(0, 1))[:new]
         self.means.update(mse=error, **{name: values[:new] for name, values in loss._asdict().items()})
         if self.scores is not None:
-            self.scores.update(batch["labels"][:new], output.log_masks[:new].argmax(dim=1), error)
+            self.scores.update(batch["labels"][:new], output.log_masks[:new].argmax(dim=1))
         shown = MonetOutput(*(tensor[:new] for tensor in output))
         return {"images": images[:new], "log_masks": shown.log_masks, "output": shown}
 

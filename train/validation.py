@@ -14,27 +14,28 @@ class NamedMeans(Metric):
     """Means of named per-image values; one tensor of sums instead of a metric object for each name.
 
     Args:
-        names: Of the values.
+        names: names of the values.
     """
 
     full_state_update = False
     sums: Tensor
-    images: Tensor
+    counts: Tensor
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
-        self.add_state("sums", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        for name in ("sums", "counts"):
+            self.add_state(name, torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, **values: Tensor) -> None:
-        """Adds a batch: for each name, in any order, one value an image, [B]."""
-        self.sums += torch.stack([values[name].double().sum() for name in self.names])
-        self.images += len(values[self.names[0]])
+        """Adds a batch: for each name, in any order, one value an image, [B]; NaN where an image has none."""
+        columns = torch.stack([values[name].double() for name in self.names])
+        self.sums += columns.nansum(dim=1)
+        self.counts += (~columns.isnan()).sum(dim=1)
 
     def compute(self) -> dict[str, Tensor]:
-        """The mean of each value over the images of all processes; NaN without images."""
-        return dict(zip(self.names, self.sums / self.images, strict=True))
+        """The mean of each value over the images of all processes that have it; NaN where none has."""
+        return dict(zip(self.names, self.sums / self.counts, strict=True))
 
 
 def collect(metric: Metric) -> dict[str, Tensor]:

@@ -42,8 +42,10 @@ try:  # not on PyPI: installed with ROS only
 except ImportError:
     pass
 _QOS = QoSProfile(depth=10)
-# Who comes late still learns where the objects are.
+# Who comes late still learns where the objects are, and how frames that don't move lie to each other: of those, several
+# nodes of a robot each publish some.
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_STATIC_FRAMES = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,7 @@ class CameraNode(Node):
         super().__init__("camera")
         self._clip = clip
         self._made: dict[str, Publisher] = {
-            topic: self.create_publisher(PLAYED[kind], topic, _LATCHED if PLAYED[kind] is MarkerArray else _QOS)
-            for topic, kind in clip.topics.items()
+            topic: self.create_publisher(PLAYED[kind], topic, _qos(topic, kind)) for topic, kind in clip.topics.items()
         }
 
     def viewers(self) -> int:
@@ -122,6 +123,13 @@ class CameraNode(Node):
             self._made[recorded.topic].publish(message)
             images += recorded.topic == self._clip.image_topic
         return images
+
+
+def _qos(topic: str, kind: str) -> QoSProfile:
+    """As their publishers usually offer them: a recording doesn't say it in every format."""
+    if topic.endswith("/tf_static"):
+        return _STATIC_FRAMES
+    return _LATCHED if PLAYED[kind] is MarkerArray else _QOS
 
 
 def _move_stamps(message: Any, shift: int) -> None:

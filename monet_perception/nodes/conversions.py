@@ -209,11 +209,11 @@ def _known(message: Image, encodings: dict[str, _Encoding]) -> _Encoding:
         return encodings[message.encoding]
     hint = ""
     if message.encoding in _DEPTH_ONLY:
-        hint = "; that is depth, for the topic `depth`"
+        hint = " (that is depth, for the topic `depth`)"
     elif message.encoding in COLOUR_ENCODINGS:
-        hint = "; that is an image, for the topic `image`"
+        hint = " (that is an image, for the topic `image`)"
     # Cut: an encoding may be a megabyte of rubbish.
-    raise MessageError(f"encoding {message.encoding[:40]!r} is not one of {', '.join(encodings)}{hint}")
+    raise MessageError(f"encoding {message.encoding[:40]!r}{hint} is not one of {', '.join(encodings)}")
 
 
 def _check_layout(message: Image, encoding: _Encoding) -> None:

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -191,8 +192,10 @@ class DecomposeNode(LifecycleNode):
 
     def _load(self) -> Decomposer:
         settings = self._settings
+        # No shell has seen `~` after `:=`, and where a launch file's nodes start nobody knows.
+        given = settings["checkpoint"] and Path(settings["checkpoint"]).expanduser().absolute()
         decomposer = self._make_decomposer(
-            settings["checkpoint"] or DEFAULT_CHECKPOINT,
+            given or DEFAULT_CHECKPOINT,
             device=settings["device"],
             precision=settings["precision"],
             crop=settings["crop"],
@@ -216,6 +219,8 @@ class DecomposeNode(LifecycleNode):
         if self._worker is not None:
             self._statistics.count("dropped", self._worker.stop())
             self._worker = None
+        if self._outputs is not None:
+            self._outputs.delete_markers()
         if self._network is not None:
             self._network.release()
         self._depth.clear_depth()
@@ -296,6 +301,7 @@ class DecomposeNode(LifecycleNode):
         try:
             conversions.check_depth(message)
         except MessageError as error:
+            self._depth.refuse_depth(str(error))
             self._depth_broken(error)
             return
         self._depth.add_depth(message)
@@ -304,7 +310,9 @@ class DecomposeNode(LifecycleNode):
         try:
             to_intrinsics(message, rectified=self._rectified)
         except MessageError as error:
-            self._depth_broken(error)
+            self._depth.refuse_info(str(error))
+            if self.count_publishers(self.resolve_topic_name("depth")):  # a calibration serves depth alone
+                self._depth_broken(error)
             return
         self._depth.add_info(message)
 
@@ -356,7 +364,7 @@ class DecomposeNode(LifecycleNode):
         self.get_logger().warning(f"broken image dropped: {error}", throttle_duration_sec=LOG_EVERY)
 
     def _depth_broken(self, error: MessageError) -> None:
-        self._statistics.count("broken_depth", fault=str(error))
+        self._statistics.count("broken_depth")
         self.get_logger().warning(f"no 3D from a broken message: {error}", throttle_duration_sec=LOG_EVERY)
 
     def _frame_failed(self, error: Exception) -> None:
@@ -387,6 +395,7 @@ class DecomposeNode(LifecycleNode):
     def _apply(self, changed: set[str]) -> None:
         if "diagnostics_period" in changed:
             self._reporting.timer_period_ns = int(self._settings["diagnostics_period"] * NANOSECONDS)
+            self._reporting.reset()  # or the first would still take the former period
         self._depth.tolerance = self._settings["depth_tolerance"]
         self._depth.patience = self._settings["depth_patience"]
         if self._pipeline is not None:

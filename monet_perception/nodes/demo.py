@@ -22,19 +22,22 @@ ENDING = 20.0
 """Seconds that a node may take to end before it is killed."""
 
 
+LOG = "decompose.log"
+"""In the folder of the pictures: what the node said."""
+
+
 class Demo:
     """The three processes.
 
     Args:
-        options: of the command line.
+        options: of the command line; its `output` is a folder that can be written to.
         compressed: whether the clip's images are compressed.
     """
 
     def __init__(self, options: argparse.Namespace, compressed: bool) -> None:
         self._options = options
         self._transport = "compressed" if compressed else "raw"
-        options.output.mkdir(parents=True, exist_ok=True)
-        self._log = options.output / "decompose.log"
+        self._log = options.output / LOG
         # The user's robot, if there is one, is on the network; the demo stays on this machine unless told otherwise.
         self._environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ}
         self._running: list[subprocess.Popen[bytes]] = []
@@ -143,6 +146,12 @@ def main(args: list[str] | None = None) -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the three nodes as well
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+        (options.output / LOG).touch()
+    except OSError as error:
+        print(f"demo: can't write to {options.output}: {error.strerror}; name another --output", file=sys.stderr)
+        return 1
     return Demo(options, compressed=clip.image_topic.endswith("/compressed")).run()
 
 

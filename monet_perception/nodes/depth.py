@@ -40,6 +40,8 @@ class DepthMatcher:
     _arrived: float = field(default=float("-inf"), init=False, repr=False)
     _expected: int | None = field(default=None, init=False, repr=False)
     _nearest: Image | None = field(default=None, init=False, repr=False)
+    _unusable_depth: str = field(default="", init=False, repr=False)
+    _unusable_info: str = field(default="", init=False, repr=False)
     _change: threading.Condition = field(default_factory=threading.Condition, init=False, repr=False)
 
     def add_depth(self, message: Image) -> None:
@@ -59,18 +61,30 @@ class DepthMatcher:
         with self._change:
             self._infos.append(message)
 
+    def refuse_depth(self, reason: str) -> None:
+        """Notes why a depth image that came can't be used: the answer where nothing better comes."""
+        with self._change:
+            self._unusable_depth = reason
+
+    def refuse_info(self, reason: str) -> None:
+        """Notes why a camera_info that came can't be used, likewise."""
+        with self._change:
+            self._unusable_info = reason
+
     def clear_depth(self) -> None:
         """Forgets the depth images; the camera stays what it is."""
         with self._change:
             self._depths.clear()
             self._arrived = float("-inf")
             self._expected = self._nearest = None
+            self._unusable_depth = ""
 
     def clear(self) -> None:
         """Forgets everything."""
         self.clear_depth()
         with self._change:
             self._infos.clear()
+            self._unusable_info = ""
 
     def expect(self, header: Header) -> None:
         """Begins to look for the depth image of an image, which `match` will ask for.
@@ -100,11 +114,11 @@ class DepthMatcher:
             depth, info = self._nearest, _nearest(self._infos, stamp)
             self._expected = self._nearest = None
             if depth is None:
-                raise NoDepthError("no depth image has come")
+                raise NoDepthError(_none_came("depth image", self._unusable_depth))
             if _apart(depth, stamp) > self.tolerance * NANOSECONDS:
                 raise NoDepthError(self._too_far(depth, stamp))
-        if info is None:
-            raise NoDepthError("no camera_info has come")
+            if info is None:
+                raise NoDepthError(_none_came("camera_info", self._unusable_info))
         return depth, info
 
     def _under_way(self, stamp: int) -> bool:
@@ -129,6 +143,10 @@ class DepthMatcher:
             f"the nearest depth image is {1000 * abs(apart):.0f} ms {side} the image, "
             f"more than depth_tolerance ({1000 * self.tolerance:.0f} ms)"
         )
+
+
+def _none_came(what: str, unusable: str) -> str:
+    return f"no {what} has come that can be used: {unusable}" if unusable else f"no {what} has come"
 
 
 def _nearest[Message: (Image, CameraInfo)](messages: Iterable[Message], stamp: int) -> Message | None:

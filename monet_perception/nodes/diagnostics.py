@@ -53,11 +53,11 @@ class Situation:
         state: of the lifecycle (`active`, ...).
         listened: whether anybody subscribes to an output.
         listening_since: when they began to, seconds of time.monotonic().
-        publishers: what offers images on the input topic, for a person; empty if nothing does.
+        publishers: what offers images on the input topic, as text; empty if nothing does.
         of_other_types: what offers something else there, likewise.
         elsewhere: images that other options would bring, the likeliest first.
         topic: the input topic's full name.
-        input_fault: why images can't be received, for a person; empty if nothing is known to hinder them.
+        input_fault: why images can't be received, as a sentence; empty if nothing is known to hinder them.
         depth_topic: full name.
         depth_publishers: how many offer depth on it.
         track_resets: how often all tracks were ended.
@@ -129,7 +129,7 @@ _Finding = tuple[bytes, str, dict[str, object]]
 def _camera(statistics: Statistics, since: Counts, situation: Situation, thresholds: Thresholds) -> _Finding:
     silent = time.monotonic() - max(statistics.last_received, situation.listening_since)
     rate, _ = statistics.rates()
-    counts = statistics.counts
+    counts, broken = statistics.counts, statistics.faults.get("broken", "")[:200]
     values = {
         "topic": situation.topic,
         "publishers": situation.publishers or "none",
@@ -139,7 +139,7 @@ def _camera(statistics: Statistics, since: Counts, situation: Situation, thresho
         "lost depth": counts.lost_depth,
         "broken": counts.broken,
         "broken depth": counts.broken_depth,
-        "last fault": statistics.last_fault[:200],
+        "last fault": broken,
         "depth topic": situation.depth_topic,
         "depth publishers": situation.depth_publishers,
         "frames in 3D": f"{counts.located} of {counts.to_locate}",
@@ -157,7 +157,7 @@ def _camera(statistics: Statistics, since: Counts, situation: Situation, thresho
         message = f"no image on {situation.topic} for {silent:.1f} s: {because}"
     elif since.broken:
         level = WARN if since.answered + since.dropped else ERROR
-        message = f"{since.broken} of {since.received} images broken: {statistics.last_fault[:200]}"
+        message = f"{since.broken} of {since.received} images broken: {broken}"
     elif situation.input_fault:  # of a second camera: the first is received
         level, message = WARN, situation.input_fault
     elif lost := _many_lost(since):
@@ -229,7 +229,8 @@ def _network(
     if situation.network_fault:
         level, message = ERROR, situation.network_fault[:400]
     elif since.failed or recovered > 0:
-        level, message = WARN, f"{since.failed} frames failed, {recovered} recoveries: {statistics.last_fault[:200]}"
+        fault = statistics.faults.get("failed", "")[:200]
+        level, message = WARN, f"{since.failed} frames failed, {recovered} recoveries: {fault}"
     elif median > thresholds.max_latency:
         level, message = WARN, f"median latency is {1000 * median:.0f} ms, above {1000 * thresholds.max_latency:.0f} ms"
     return level, message, values

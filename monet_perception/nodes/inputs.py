@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,8 @@ _LAST_FEW = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE)
 _LATCHED = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE, durability=DurabilityPolicy.BEST_AVAILABLE)
 _KINDS: dict[str, type] = {"raw": Image, "compressed": CompressedImage}
 _SUFFIXES = {"raw": "", "compressed": "/compressed"}
+# What drivers call images that are no photographs.
+_NO_COLOURS = re.compile(r"depth|disparity|infra|confidence|(?<![a-z])ir(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,11 @@ class Inputs:
         self._transport = transport
         # The full name, because a remapping of `image` doesn't reach `image/compressed`.
         self.topic = node.resolve_topic_name("image") + _SUFFIXES[transport]
-        self._subscriptions = (
-            BestAvailableSubscription(
-                node, _KINDS[transport], self.topic, on_image, _NEWEST, lambda messages: lost("lost", messages)
-            ),
-            BestAvailableSubscription(
-                node, Image, "depth", on_depth, _LAST_FEW, lambda messages: lost("lost_depth", messages)
-            ),
+        self._images = BestAvailableSubscription(
+            node, _KINDS[transport], self.topic, on_image, _NEWEST, lambda messages: lost("lost", messages)
+        )
+        self._depth = BestAvailableSubscription(
+            node, Image, "depth", on_depth, _LAST_FEW, lambda messages: lost("lost_depth", messages)
         )
         self._camera_info = BestAvailableSubscription(node, CameraInfo, "camera_info", on_info, _LATCHED)
         self._camera_info.open()
@@ -80,15 +82,15 @@ class Inputs:
 
     @property
     def fault(self) -> str:
-        """Why messages of a publisher aren't received, for a person; empty if nothing is known to hinder them."""
-        faults = [subscription.fault for subscription in (*self._subscriptions, self._camera_info)]
+        """Why messages of a publisher aren't received, as a sentence; empty if nothing is known to hinder them."""
+        faults = [subscription.fault for subscription in (self._images, self._depth, self._camera_info)]
         return "; ".join(filter(None, faults))
 
     def subscribe(self) -> None:
         """Begins to take images and depth or, if it raises, neither."""
         try:
-            for subscription in self._subscriptions:
-                subscription.open()
+            self._images.open()
+            self._depth.open()
         except Exception:
             self.unsubscribe()
             raise
@@ -96,8 +98,8 @@ class Inputs:
 
     def unsubscribe(self) -> None:
         """Ceases to take images and depth."""
-        for subscription in self._subscriptions:
-            subscription.close()
+        self._images.close()
+        self._depth.close()
         self._subscribed = False
 
     def destroy(self) -> None:
@@ -106,12 +108,12 @@ class Inputs:
         self._camera_info.close()
 
     def publishers(self) -> str:
-        """Who publishes images on the topic, for a person; empty if nobody does."""
+        """Who publishes images on the topic, as text; empty if nobody does."""
         offers = self._node.get_publishers_info_by_topic(self.topic)
         return ", ".join(_describe(offer) for offer in offers if offer.topic_type == _type_name(self._transport))
 
     def of_other_types(self) -> str:
-        """Who publishes something else on the topic, for a person; empty if nobody does."""
+        """Who publishes something else on the topic, as text; empty if nobody does."""
         offers = self._node.get_publishers_info_by_topic(self.topic)
         others = [offer for offer in offers if offer.topic_type != _type_name(self._transport)]
         return ", ".join(f"{_node_name(offer)} (of type {offer.topic_type})" for offer in others)
@@ -128,7 +130,9 @@ class Inputs:
 
     def _source(self, topic: str, transport: str) -> Source | None:
         suffix = _SUFFIXES[transport]
-        if (topic, transport) == (self.topic, self._transport) or not topic.endswith(suffix):
+        if topic == self._depth.topic or (topic, transport) == (self.topic, self._transport):
+            return None
+        if not topic.endswith(suffix):
             return None
         own, kind = self._node.get_fully_qualified_name(), _type_name(transport)
         makers = self._node.get_publishers_info_by_topic(topic)
@@ -138,10 +142,17 @@ class Inputs:
         options = [f"-p transport:={transport}"] * (transport != self._transport)
         return Source(topic, transport, " ".join([*options, f"-r image:={image}"]))
 
-    def _unlikeliness(self, source: Source) -> tuple[bool, bool]:
-        """The same camera's images first, in whatever form, then those in the form wanted."""
-        cameras = {topic.removesuffix(_SUFFIXES["compressed"]) for topic in (self.topic, source.topic)}
-        return len(cameras) > 1, source.transport != self._transport
+    def _unlikeliness(self, source: Source) -> tuple[bool, bool, int, bool]:
+        """The same topic's images first, in whatever form, then colours, names that end alike, and the form wanted."""
+        wanted, offered = (topic.removesuffix(_SUFFIXES["compressed"]) for topic in (self.topic, source.topic))
+        no_colours = _NO_COLOURS.search(offered) is not None
+        return wanted != offered, no_colours, -_alike_at_the_end(wanted, offered), source.transport != self._transport
+
+
+def _alike_at_the_end(one: str, other: str) -> int:
+    """How many parts of two topics' names are the same, from the end on."""
+    pairs = zip(reversed(one.split("/")), reversed(other.split("/")), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _type_name(transport: str) -> str:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,11 @@ from monet_perception.decomposition import Decomposition
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 """Seconds between two attempts to bring a failing network up again; doubled after each."""
+PATIENCE = 5.0
+"""Seconds that a call under way may take when the Decomposer is wanted or given back; after that it hangs."""
+HANGING = "the network hangs in a call: start the node again"
+DECODED_AT_ONCE = 16
+"""Latent vectors: 1,024 at once take half a gigabyte, which ONNX Runtime keeps, and half as long again."""
 
 
 class NetworkError(RuntimeError):
@@ -48,22 +54,32 @@ class Network:
         """Builds the Decomposer unless it is there, and keeps it until `release`.
 
         Raises:
+            NetworkError: a call hangs.
             CheckpointError, DeviceError, ValueError: as the Decomposer does.
         """
-        with self._lock:
+        if not self._lock.acquire(timeout=PATIENCE):
+            raise NetworkError(HANGING)
+        try:
             if self._decomposer is None:
                 self._decomposer = self.make()
             self._wanted = True
             self.fault = ""
             self._pause, self._not_before = FIRST_PAUSE, 0.0
             return self._decomposer
+        finally:
+            self._lock.release()
 
     def release(self) -> None:
-        """Gives the Decomposer and its device memory back."""
-        with self._lock:
-            self._wanted = False
+        """Gives the Decomposer and its device memory back; a call that hangs keeps them until it returns."""
+        self._wanted = False
+        if not self._lock.acquire(timeout=PATIENCE):
+            self.fault = HANGING
+            return
+        try:
             self.fault = ""
             self._discard()
+        finally:
+            self._lock.release()
 
     def decompose(self, frame: NDArray[np.uint8], *, reconstruct: bool) -> Decomposition:
         """`Decomposer.__call__`.
@@ -74,13 +90,16 @@ class Network:
         return self._use(lambda decomposer: decomposer(frame, reconstruct=reconstruct))
 
     def decode(self, latents: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """`Decomposer.decode`.
+        """`Decomposer.decode`, a few latents at a time, so that frames go in between and memory stays what it is.
 
         Raises:
             NetworkError: the node isn't active, or the device failed.
             ValueError: latents of another size.
         """
-        return self._use(lambda decomposer: decomposer.decode(latents))
+        parts = [latents[start : start + DECODED_AT_ONCE] for start in range(0, len(latents), DECODED_AT_ONCE)]
+        decoded = [self._use(methodcaller("decode", part)) for part in parts]
+        reconstructions, mask_logits = zip(*decoded, strict=True)
+        return np.concatenate(reconstructions), np.concatenate(mask_logits)
 
     def info(self) -> CheckpointInfo:
         """The checkpoint that is loaded, or loaded again after an error.
@@ -92,7 +111,7 @@ class Network:
             return self._ready().info
 
     def description(self) -> dict[str, str]:
-        """What is loaded, for a person: model, device, precision, backend and device memory. Empty if nothing is."""
+        """What is loaded, as text: model, device, precision, backend and device memory. Empty if nothing is."""
         decomposer = self._decomposer
         if decomposer is None:
             return {}
@@ -121,6 +140,8 @@ class Network:
                 self._fail(error)
                 raise NetworkError(self.fault) from error
             self.fault, self._pause = "", FIRST_PAUSE
+            if not self._wanted:  # given back while this call hung
+                self._discard()
             return result
 
     def _ready(self) -> Decomposer:

@@ -10,7 +10,7 @@ from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
-from visualization_msgs.msg import MarkerArray
+from visualization_msgs.msg import Marker, MarkerArray
 
 from monet_perception.assessment import assess
 from monet_perception.nodes.cloud import build_cloud
@@ -62,6 +62,7 @@ class Outputs:
     def __init__(self, node: LifecycleNode, changed: Callable[[], None]) -> None:
         self._node = node
         self._shown: set[int] = set()
+        self._markers_begun = False
         profiles = {name: override_publisher(node, f"scene/{name}", _QOS) for name in TOPICS}
         self._publishers: dict[str, LifecyclePublisher] = {
             name: node.create_lifecycle_publisher(
@@ -82,6 +83,12 @@ class Outputs:
     def listened(self) -> frozenset[str]:
         """Names of the outputs that somebody subscribes to."""
         return frozenset(name for name, publisher in self._publishers.items() if publisher.get_subscription_count() > 0)
+
+    def delete_markers(self) -> None:
+        """Clears the viewers, which otherwise show the last boxes for ever."""
+        if self._markers_begun and self._publishers["markers"].is_activated:
+            self._publishers["markers"].publish(MarkerArray(markers=[Marker(action=Marker.DELETEALL)]))
+        self._shown = set()
 
     def publish_slots(self, frame: DecomposedFrame, wanted: frozenset[str], style: Style) -> None:
         """Publishes the slots, if they are wanted. Before the rest, because others wait for them."""
@@ -107,6 +114,9 @@ class Outputs:
             frame.header, frame.track_ids, frame.geometries, background=background, shown=self._shown
         )
         self._shown = shown_tracks(message)
+        if not self._markers_begun:  # a node before this one may have left boxes under any number
+            message.markers.insert(0, Marker(header=frame.header, action=Marker.DELETEALL))
+            self._markers_begun = True
         return message
 
 

@@ -10,9 +10,11 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import (
     DurabilityPolicy,
+    QoSCompatibility,
     QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
+    qos_check_compatible,
     qos_policy_name_from_kind,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions, _declare_qos_parameters
@@ -106,7 +108,7 @@ class BestAvailableSubscription:
 
     @property
     def fault(self) -> str:
-        """Why messages of a publisher aren't received, for a person; empty if nothing is known to hinder them."""
+        """Why messages of a publisher aren't received, as a sentence; empty if nothing is known to hinder them."""
         return self._fault
 
     def open(self) -> None:
@@ -124,7 +126,9 @@ class BestAvailableSubscription:
 
     def _check(self) -> None:
         """Subscribes anew where publishers offer something else than before."""
-        if not self._node.get_publishers_info_by_topic(self._topic):
+        offers = [offer.qos_profile for offer in self._node.get_publishers_info_by_topic(self._topic)]
+        if not offers:
+            self._fault = ""
             return  # those that come next are most likely those that went
         best = self._best()
         if self._subscription is None or any(getattr(self._profile, name) != value for name, value in best.items()):
@@ -132,6 +136,12 @@ class BestAvailableSubscription:
             self._make(best)
             words = ", ".join(value.name.lower().replace("_", " ") for value in best.values())
             self._node.get_logger().info(f"subscribed to {self.topic} anew, {words}, as its publishers offer")
+        checks = [qos_check_compatible(offer, self._profile) for offer in offers]
+        errors = [reason for compatibility, reason in checks if compatibility == QoSCompatibility.ERROR]
+        if not errors:
+            self._fault = ""
+        elif not self._fault:
+            self._fault = self._incompatible(errors[0].strip())
 
     def _best(self) -> dict[str, Any]:
         offers = [offer.qos_profile for offer in self._node.get_publishers_info_by_topic(self._topic)]
@@ -161,8 +171,11 @@ class BestAvailableSubscription:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
         if policy.lower() in self._chosen:
             return  # `_check` cures it
-        self._fault = (
+        self._fault = self._incompatible(policy)
+        self._node.get_logger().warning(self._fault)
+
+    def _incompatible(self, policy: str) -> str:
+        return (
             f"a publisher on {self.topic} offers an incompatible QoS ({policy}): nothing of it is received. "
             f"Change the publisher, or the parameters qos_overrides.{self.topic}.subscription.*"
         )
-        self._node.get_logger().warning(self._fault)

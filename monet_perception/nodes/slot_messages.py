@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from monet_perception_msgs.msg import Slot, SlotArray
 from monet_perception_msgs.srv import DecodeSlots
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy.special import expit, softmax
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
@@ -84,8 +85,10 @@ def read_masks(message: SlotArray) -> NDArray[np.float32]:
     """The masks of a message as float32 [K, H, W] in [0, 1].
 
     Raises:
-        MessageError: masks of an encoding other than `MASK_ENCODINGS`, or less data than their size says.
+        MessageError: no slots, masks of an encoding other than `MASK_ENCODINGS`, or other data than their size says.
     """
+    if not message.slots:
+        raise MessageError("the message has no slots")
     return np.stack([_read_mask(slot.mask) for slot in message.slots])
 
 
@@ -96,11 +99,17 @@ def read_region(message: SlotArray) -> Region:
 
 
 def read_reconstructions(message: SlotArray) -> NDArray[np.uint8] | None:
-    """The reconstructions of a message as uint8 [K, H, W, 3] RGB; None if they were switched off."""
+    """The reconstructions of a message as uint8 [K, H, W, 3] RGB; None if they were switched off.
+
+    Raises:
+        MessageError: no slots, reconstructions that aren't rgb8, or other data than their size says.
+    """
+    if not message.slots:
+        raise MessageError("the message has no slots")
     images = [slot.reconstruction for slot in message.slots]
     if not all(image.height for image in images):
         return None
-    return np.stack([np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, 3) for image in images])
+    return np.stack([_read_image(image, "reconstruction", {"rgb8": (np.uint8, (3,))}) for image in images])
 
 
 def read_latents(request: DecodeSlots.Request, latent_size: int) -> NDArray[np.float32]:
@@ -152,10 +161,16 @@ def encode_colours(colours: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _read_mask(image: Image) -> NDArray[np.float32]:
-    if image.encoding not in MASK_ENCODINGS:
-        raise MessageError(f"mask has the encoding {image.encoding[:40]!r}; expected {' or '.join(MASK_ENCODINGS)}")
-    kind = np.dtype(np.uint8 if image.encoding == "mono8" else "<f4")
-    if len(image.data) != image.height * image.width * kind.itemsize:
-        raise MessageError(f"mask of {image.width}x{image.height} pixels has {len(image.data)} bytes")
-    values = np.frombuffer(image.data, kind).reshape(image.height, image.width).astype(np.float32)
-    return values / np.float32(255) if kind == np.uint8 else values
+    values = _read_image(image, "mask", {"mono8": (np.uint8, ()), "32FC1": ("<f4", ())})
+    return np.asarray(values / np.float32(255) if values.dtype == np.uint8 else values, np.float32)
+
+
+def _read_image(image: Image, name: str, encodings: Mapping[str, tuple[DTypeLike, tuple[int, ...]]]) -> NDArray[Any]:
+    """[H, W] and the shape of a pixel, by the type and shape that go with the image's encoding."""
+    if image.encoding not in encodings:
+        raise MessageError(f"{name} has the encoding {image.encoding[:40]!r}; expected {' or '.join(encodings)}")
+    kind, pixel = encodings[image.encoding]
+    shape = image.height, image.width, *pixel
+    if len(image.data) != math.prod(shape) * np.dtype(kind).itemsize:
+        raise MessageError(f"{name} of {image.width}x{image.height} pixels has {len(image.data)} bytes")
+    return np.frombuffer(image.data, kind).reshape(shape)

@@ -50,30 +50,45 @@ class Counts:
 
 @dataclass
 class Statistics:
-    """Counts and latencies of a running node. Its methods may be called from any thread."""
+    """Counts and latencies of a running node. Its methods may be called from any thread.
+
+    Attributes:
+        counts: since the node started.
+        last_received: seconds of time.monotonic() of the last image.
+        faults: by name of the count: what was wrong with the last frame that was broken or failed.
+        depth_fault: why the last frame without 3D has none, or what is wrong with the depth of one that has.
+    """
 
     counts: Counts = Counts()
     last_received: float = field(default=-math.inf, init=False)
-    last_fault: str = field(default="", init=False)
+    faults: dict[str, str] = field(default_factory=dict, init=False)
     depth_fault: str = field(default="", init=False)
-    _latencies: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=1000), init=False, repr=False)
-    _arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=1000), init=False, repr=False)
+    _first_received: float = field(default=math.inf, init=False, repr=False)
+    _latencies: deque[tuple[float, float]] = field(default_factory=deque, init=False, repr=False)
+    _arrivals: deque[float] = field(default_factory=deque, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def count(self, name: str, frames: int = 1, fault: str = "") -> None:
-        """Adds to one of the `Counts`; `fault` is what was wrong with a broken or failed frame."""
+        """Adds to one of the `Counts`; `fault` is what was wrong with the last of these frames."""
         with self._lock:
             self.counts = replace(self.counts, **{name: getattr(self.counts, name) + frames})
-            self.last_fault = fault or self.last_fault
+            if fault:
+                self.faults = {**self.faults, name: fault}
             if name == "received":
                 self.last_received = time.monotonic()
+                self._first_received = min(self._first_received, self.last_received)
                 self._arrivals.append(self.last_received)
+                while self._arrivals[0] < self.last_received - WINDOW:
+                    self._arrivals.popleft()
 
     def answered(self, latency: float) -> None:
         """Counts a frame that was answered; `latency`: seconds from its reception to the publication of its slots."""
         with self._lock:
             self.counts = replace(self.counts, answered=self.counts.answered + 1)
-            self._latencies.append((time.monotonic(), latency))
+            now = time.monotonic()
+            self._latencies.append((now, latency))
+            while self._latencies[0][0] < now - WINDOW:
+                self._latencies.popleft()
 
     def located(self, *, found: bool, fault: str) -> None:
         """Counts an answered frame for which 3D was wanted; `fault`: why there is none, or what is wrong with it."""
@@ -94,12 +109,16 @@ class Statistics:
         return float(np.median(recent)), float(np.percentile(recent, 99)), max(recent)
 
     def rates(self) -> tuple[float, float]:
-        """Images received and answered a second, over the window."""
+        """Images received and answered a second, over the window or what has passed of it since the first image.
+
+        Of the first second it says what came in it, so that two images at the start aren't a rate of hundreds.
+        """
         now = time.monotonic()
+        span = min(WINDOW, max(now - self._first_received, 1.0))
         with self._lock:
             received = sum(now - arrival <= WINDOW for arrival in self._arrivals)
             answered = sum(now - done <= WINDOW for done, _ in self._latencies)
-        return received / WINDOW, answered / WINDOW
+        return received / span, answered / span
 
     def _recent(self) -> list[float]:
         now = time.monotonic()

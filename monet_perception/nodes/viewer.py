@@ -113,7 +113,7 @@ class Tally:
         return self.answered / self.images if self.images else 0.0
 
     def lines(self) -> list[str]:
-        """The result for a person."""
+        """The result as a human-readable table."""
         found = [f"{self.answered} of {self.images} frames answered ({self.share_answered:.1%})"]
         if self.latencies:
             median, high = np.percentile(self.latencies, [50, 99])
@@ -171,7 +171,7 @@ class ViewerNode(Node):
         return camera_runs or time.monotonic() - self._last > LAST_MESSAGES
 
     def why_no_picture(self) -> str:
-        """Why slots, which came, gave no picture, for a person."""
+        """Why slots, which came, gave no picture, as a sentence."""
         if self._not_drawn:
             return f"no frame could be drawn: {self._not_drawn}"
         if self.tally.images:

@@ -1,4 +1,4 @@
-"""Segmentation and reconstruction scores, each by its published definition, batched and exact.
+"""Scores of segmentation, and the error of reconstruction, each by its published definition, batched and exact.
 
 Everything is counted once, in a contingency table of true labels against predicted slots, and every score is read off
 that table. What is foreground is said by one number, the store's `background_labels`: labels below it are background
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-MEANS = ("ari", "ari_all", "msc", "covering", "mbo", "mse", "ari_multi")
-"""What `SegmentationMetrics` tells, in the order in which it holds them."""
+MEANS = ("ari", "ari_all", "msc", "covering", "mbo", "ari_multi")
+"""The scores that `SegmentationMetrics` returns, in the order of its state."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def image_scores(labels: Tensor, predicted: Tensor, background_labels: int, min_
     return ImageScores(
         ari=_rand_index(table * foreground[:, :, None]),
         ari_all=_rand_index(table),
-        msc=best_sum / objects,  # 0 / 0 is the NaN that an image without objects is to have
+        msc=best_sum / objects,  # 0 / 0 = NaN where there are no objects, as documented
         covering=(best * weights).sum(dim=1) / weights.sum(dim=1),
         best_overlap=best_sum,
         objects=objects,
@@ -106,20 +106,19 @@ class SegmentationMetrics(Metric):
         for name in ("sums", "counts"):
             self.add_state(name, torch.zeros(len(MEANS), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, labels: Tensor, predicted: Tensor, squared_error: Tensor) -> None:
+    def update(self, labels: Tensor, predicted: Tensor) -> None:
         """Add a batch.
 
         Args:
             labels: [B, H, W] integer, true labels.
             predicted: [B, H, W] integer, the argmax of the masks over slots.
-            squared_error: [B], `mean_squared_error` of each image.
         Raises:
             ValueError: as `image_scores`.
         """
         scores = image_scores(labels, predicted, self.background_labels)
         multi = torch.where(scores.objects >= 2, scores.ari, torch.nan)
         # mBO is a mean over objects, so its terms are sums over an image's objects and its weights their number.
-        columns = (scores.ari, scores.ari_all, scores.msc, scores.covering, scores.best_overlap, squared_error, multi)
+        columns = (scores.ari, scores.ari_all, scores.msc, scores.covering, scores.best_overlap, multi)
         values = torch.stack([column.to(torch.float64) for column in columns])
         weights = (~values.isnan()).to(torch.float64)
         weights[MEANS.index("mbo")] = scores.objects.to(torch.float64)
