@@ -47,7 +47,7 @@ class CheckpointInfo:
 
     Attributes:
         config: structure of the network.
-        model_id: 12 hexadecimal digits, the hash of the weights: equal exactly when the networks are.
+        model_id: 12 hexadecimal digits, the hash of the weights: equal exactly when they are.
         dataset: what it was trained on.
         steps: optimiser steps it was trained for.
         metrics: what was measured on it, by name.

@@ -164,6 +164,21 @@ def test_worker_processes_give_the_same_batches(store: Path) -> None:
     assert indices(0) == indices(2)
 
 
+def test_seeds_of_split_and_order_are_apart(store: Path) -> None:
+    def parts(seed: int, order_seed: int) -> tuple[list[int], list[int]]:
+        data = SceneData(store, batch_size=10, val_fraction=0.2, seed=seed, order_seed=order_seed)
+        data.setup()
+        assert data.val_set is not None
+        order = torch.cat([batch["index"] for batch in data.train_dataloader()])
+        return order.tolist(), list(data.val_set.indices)  # type: ignore[arg-type]
+
+    order, val = parts(0, 0)
+    other_order, same_val = parts(0, 1)
+    assert val == same_val
+    assert order != other_order
+    assert parts(1, 0)[1] != val
+
+
 def test_groups_and_a_store_for_validation(store: Path, tmp_path: Path) -> None:
     grouped = SceneData(make_store(tmp_path / "grouped", groups=True), batch_size=10, val_fraction=0.3)
     grouped.setup()

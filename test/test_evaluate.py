@@ -270,6 +270,25 @@ def test_a_checkpoint_given_twice_is_refused(
         assert f"given twice, {networks[0]} and {again.removeprefix('another=')}" in capsys.readouterr().err
 
 
+def test_networks_of_one_training_do_not_count_as_seeds(
+    networks: list[Path], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(networks[0].read_bytes())
+    argv = ["--store", str(store.path), "--backend", "torch", "--limit", "4", "--bootstrap", "20"]
+    assert main([str(networks[0]), str(copy), *argv]) == 1
+    assert "are the same network and would count as two seeds" in capsys.readouterr().err
+
+    best, last = tmp_path / "run" / "best.safetensors", tmp_path / "run" / "last.safetensors"
+    best.parent.mkdir()
+    (best.parent / "config.yaml").write_text("")
+    for path, network in ((best, networks[0]), (last, networks[1])):
+        path.write_bytes(network.read_bytes())
+    assert main([str(best), str(last), *argv]) == 1
+    assert f"give each a name (best={best} last={last})" in capsys.readouterr().err
+    assert main([f"best={best}", f"last={last}", *argv]) == 0
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "store_name", "message"),
     [("missing.safetensors", "painted", "no such file"), ("good", "nowhere", "there is no store at")],

@@ -290,6 +290,13 @@ def test_error_names_its_cause(
     assert message in capsys.readouterr().err
 
 
+def test_seeds_of_a_run_move_the_order_of_its_images(store: Path, tmp_path: Path) -> None:
+    for given, order in ((0, 0), (3, 3), ("true", 0)):
+        cli = make_cli(arguments(store, tmp_path / str(given), 2, seed_everything=given))
+        assert cli.datamodule.order_seed == order
+        assert cli.datamodule.seed == 0
+
+
 def test_fine_tuning_starts_from_the_whole_network(store: Path, tmp_path: Path) -> None:
     still = "{name: adam, attention_lr: 1e-12, component_lr: 1e-12}"
     assert fit(store, tmp_path / "first", 3) == 0

@@ -57,6 +57,30 @@ def test_perfect_codes_score_one(perfect: np.ndarray, factors: list[Factor]) -> 
     assert scores.dci.importance[:, 0].argmax() == 3  # x is in the fourth latent
 
 
+def test_an_angle_has_no_jump_where_it_begins_again() -> None:
+    """A code that holds the angle as a point on a circle, which says nothing of where zero is."""
+    turns = np.random.default_rng(0).uniform(0, 1, SAMPLES)
+    circle = np.column_stack([np.sin(2 * np.pi * turns), np.cos(2 * np.pi * turns)])
+    for zero in (0.0, 0.3):
+        angle = Factor("hue", (turns + zero) % 1, period=1.0)
+        scores = dci(circle, [angle])
+        assert scores.by_factor["hue"] > 0.99
+        np.testing.assert_allclose(scores.importance[:, 0], 0.5, atol=0.1)
+        assert separated_attribute_predictability(circle, [angle]) < 0.05, "both halves say as much"
+    noisy = circle + np.random.default_rng(1).normal(0, 0.15, circle.shape)
+    of_angle, of_line = (dci(noisy, [Factor("hue", turns, period=period)]).by_factor["hue"] for period in (1.0, None))
+    assert of_angle > 0.9
+    assert of_line < of_angle - 0.05, "whatever lies around zero is mistaken for the other end"
+
+
+def test_a_value_that_nearly_all_share_is_left_out(perfect: np.ndarray, factors: list[Factor]) -> None:
+    rare = np.zeros(SAMPLES)
+    rare[:30] = np.linspace(1, 2, 30)
+    scores = disentanglement_scores(perfect, [*factors, Factor("lid", rare)])
+    assert scores.constant == ("lid",)
+    assert scores.factors == tuple(factor.name for factor in factors)
+
+
 def test_explicitness_of_a_linear_code_is_one() -> None:
     classes = np.random.default_rng(0).integers(0, 2, 600)
     codes = np.column_stack([classes * 2.0 - 1, np.random.default_rng(1).normal(size=600)])

@@ -141,6 +141,8 @@ class RunCLI(LightningCLI):
             "over images with two objects or more, as one object alone says nothing of how objects are told apart.",
         )
         parser.add_argument("--monitor_mode", type=Literal["max", "min"], default="max")
+        # Two runs of a table differ in all that is drawn, and the split of a store isn't part of that.
+        parser.link_arguments("seed_everything", "data.order_seed", compute_fn=_seed)
 
     @property
     def folder(self) -> Path:
@@ -180,9 +182,8 @@ class RunCLI(LightningCLI):
         return trainer
 
     def _run_callbacks(self, trainer_config: dict[str, Any]) -> list[Callback]:
-        seed = self.config["seed_everything"]
         callbacks: list[Callback] = [
-            StepSeed(0 if isinstance(seed, bool) else int(seed)),
+            StepSeed(_seed(self.config["seed_everything"])),
             NonFiniteStop(self.folder),
             CollapseMonitor(),
             DecompositionPictures(self.folder / "pictures"),
@@ -263,3 +264,8 @@ def with_own_config(argv: list[str]) -> list[str]:
     if not known.resume or known.config or known.run is None or not (known.run / CONFIG_NAME).is_file():
         return argv
     return ["--config", str(known.run / CONFIG_NAME), *argv]
+
+
+def _seed(seed_everything: bool | int) -> int:
+    """The number that `--seed_everything` gives, 0 where it is a word."""
+    return 0 if isinstance(seed_everything, bool) else int(seed_everything)

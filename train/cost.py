@@ -139,7 +139,7 @@ class Timer:
 
     def _synchronise(self) -> None:
         if self.images.is_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.images.device)
 
 
 def time_all(profiles: Sequence[Profile], setting: Setting) -> None:
@@ -185,7 +185,7 @@ def _measure_memory(preset: str, slots: int, setting: Setting, training: bool) -
     for _ in range(2):
         timer.training_step() if training else timer.inference()
     if setting.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated(setting.device)
     return _resident_memory("VmHWM") - before
 
 

@@ -25,6 +25,7 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.labels import match_objects
 from train import figures, report
 from train.arguments import at_least, positive
+from train.data.layout import ANGLES
 from train.data.manifest import StoreError
 from train.data.store import Store
 from train.inference import COMMAND_ERRORS, add_inference_options, decompose_store, open_decomposer
@@ -122,7 +123,8 @@ def _store_factors(store: Store, places: NDArray[np.int64]) -> list[Factor]:
         inside = entities < array.shape[1]
         values = np.full(len(places), -1 if description["kind"] == "categorical" else np.nan, dtype=np.float64)
         values[inside] = array[images[inside], entities[inside]]
-        factors.append(Factor(name, values, categorical=description["kind"] == "categorical"))
+        period = ANGLES.get(description["unit"] or "")
+        factors.append(Factor(name, values, categorical=description["kind"] == "categorical", period=period))
     if _has_distance(store):
         positions = np.stack([factor.values for name in WORLD_POSITION for factor in factors if factor.name == name], 1)
         assert store.cameras is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from monet_perception.checkpoint import CheckpointError, read_info
+from monet_perception.checkpoint import CheckpointError, CheckpointInfo, read_info
 from monet_perception.decomposer import Decomposer
 from monet_perception.files import write_text
 from train import figures, report
@@ -93,6 +94,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
     if same := _first_repeated([path for _, path in named]):
         raise CheckpointError(f"one checkpoint is given twice, {same[0]} and {same[1]}, and would count as two seeds")
     infos = [read_info(path) for _, path in named]  # everything is opened before anything long starts
+    _refuse_false_seeds(named, infos)
     unnamed = [info.config for (name, _), info in zip(named, infos, strict=True) if not name]
     stores = _open_stores(options.store)
     chosen = [example_indices(store, options.examples, options.example_objects) for store in stores]
@@ -117,6 +119,19 @@ def _run(options: argparse.Namespace, command: str) -> int:
             _save_examples(example_pages(examples[store.path], networks, indices), name, options, console)
     _report(results, options, command, console)
     return 0
+
+
+def _refuse_false_seeds(named: Sequence[tuple[str | None, Path]], infos: Sequence[CheckpointInfo]) -> None:
+    """Raises CheckpointError where checkpoints that would count as seeds of one model are of one training."""
+    for (i, (name, path)), (j, (other_name, other)) in itertools.combinations(enumerate(named), 2):
+        if infos[i].model_id == infos[j].model_id:
+            raise CheckpointError(f"{path} and {other} are the same network and would count as two seeds")
+        of_one_run = path.parent.resolve() == other.parent.resolve() and (path.parent / "config.yaml").is_file()
+        if of_one_run and name == other_name:
+            raise CheckpointError(
+                f"{path} and {other} are of one training and would count as two seeds: leave one out, or give each a "
+                f"name ({path.stem}={path} {other.stem}={other})"
+            )
 
 
 def _open_stores(paths: Sequence[Path]) -> list[Store]:

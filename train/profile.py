@@ -39,7 +39,8 @@ def as_markdown(profiles: Sequence[Profile], setting: Setting, machine: str) -> 
     """Rows as in table 5.5."""
     lines = [
         f"Measured on {machine}: {setting.image_size} x {setting.image_size}, batch {setting.batch_size} "
-        f"(memory: batch 1), {setting.precision}, median of {setting.repeats}. FLOP are of one image.",
+        f"(memory: batch 1), {setting.precision}, median of {setting.repeats}. FLOP are of one image. Inference is of "
+        "masks and latents, without drawing them; memory of a GPU is what PyTorch allocated.",
         "",
         "| model | K | attention parameters (M) | component parameters (M) | attention GFLOP forward / training "
         "| component GFLOP forward / training | ms per step | images/s | against MONet "
@@ -71,17 +72,20 @@ def _cell(value: float | None, scale: float, style: str) -> str:
 
 
 def draw(profiles: Sequence[Profile]) -> Figure:
-    """Figure 5.12: attention FLOP over the number of slots, and the time of a training step where it was measured."""
+    """Figure 5.12: FLOP of attention and component VAE over the number of slots, and the time of a training step where
+    it was measured."""
     timed = any(profile.training_seconds is not None for profile in profiles)
     figure = Figure(figsize=(9 if timed else 5, 3.6), layout="constrained")
     axes = figure.subplots(1, 2 if timed else 1, squeeze=False)[0]
     for preset in dict.fromkeys(profile.preset for profile in profiles):
         rows = [profile for profile in profiles if profile.preset == preset]
         slots = [row.slots for row in rows]
-        axes[0].plot(slots, [row.attention_forward_flop / 1e9 for row in rows], "o-", label=preset)
+        axes[0].plot(slots, [row.attention_forward_flop / 1e9 for row in rows], "o-", label=f"{preset}, attention")
         if timed:
             axes[1].plot(slots, [(row.training_seconds or 0) * 1e3 for row in rows], "o-", label=preset)
-    axes[0].set(xlabel="slots K", ylabel="attention, forward (GFLOP per image)", ylim=(0, None))
+    component = {profile.slots: profile.component_forward_flop / 1e9 for profile in profiles}  # all have the same
+    axes[0].plot(component.keys(), component.values(), "k--", label="component VAE")
+    axes[0].set(xlabel="slots K", ylabel="forward (GFLOP per image)", ylim=(0, None))
     axes[0].legend()
     if timed:
         axes[1].set(xlabel="slots K", ylabel="training step (ms)", ylim=(0, None))

@@ -22,7 +22,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from monet_perception.backends.graphs import GRAPH_VERSION, NAMES, GraphError, cache_folder, check_export_packages
+from monet_perception.backends.graphs import (
+    NAMES,
+    GraphError,
+    cache_folder,
+    check_export_packages,
+    graph_name,
+)
 from monet_perception.backends.stages import FrameEncoder
 from monet_perception.checkpoint import CheckpointError, CheckpointInfo, build_network, read_tensors
 from monet_perception.files import replacing
@@ -43,9 +49,9 @@ QUANTISED_OPERATIONS = [
 log = logging.getLogger(__name__)
 
 
-def quantised_paths(checkpoint: Path, model_id: str) -> list[Path]:
+def quantised_paths(checkpoint: Path, info: CheckpointInfo) -> list[Path]:
     """Where a checkpoint's quantised encoder may be: beside it, or in the cache if that folder can't be written to."""
-    name = f"{model_id}.int8.v{GRAPH_VERSION}.onnx"
+    name = f"{info.model_id}.int8.{graph_name(info.config, 'encoder')}"
     return [checkpoint.with_name(f"{checkpoint.stem}.{name}"), cache_folder() / name]
 
 
@@ -56,7 +62,7 @@ def obtain_quantised(checkpoint: Path, info: CheckpointInfo, weights: Mapping[st
         GraphError: there is none, and no frames to make one with, or no `onnx`.
         ValueError: the file of frames holds none.
     """
-    for path in quantised_paths(checkpoint, info.model_id):
+    for path in quantised_paths(checkpoint, info):
         if path.is_file():
             return path.read_bytes()
     calibration = checkpoint.with_suffix(".calibration.npy")
@@ -66,7 +72,7 @@ def obtain_quantised(checkpoint: Path, info: CheckpointInfo, weights: Mapping[st
             f"{checkpoint} FRAMES.npy` with some frames of what the camera sees (uint8 [N, H, W, 3])"
         )
     content = quantise(info, weights, read_frames(calibration, info.config.image_size))
-    keep(content, quantised_paths(checkpoint, info.model_id))
+    keep(content, quantised_paths(checkpoint, info))
     return content
 
 
@@ -218,7 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
         content = quantise(info, weights, read_frames(options.frames, info.config.image_size))
     except (CheckpointError, GraphError, ValueError, OSError) as error:
         parser.error(str(error))
-    path = keep(content, quantised_paths(options.checkpoint, info.model_id)[:1])
+    path = keep(content, quantised_paths(options.checkpoint, info)[:1])
     if path is None:
         parser.exit(1)
     log.info("%s: %.1f MB", path, len(content) / 1e6)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+ANGLES = {"turn": 1.0, "rad": 2 * math.pi, "degree": 360.0}
+"""Full turn by unit; a hue is an angle as well, with red at 0 and at 1 turn."""
 
 
 class FactorInfo(TypedDict):
@@ -18,6 +22,7 @@ class FactorInfo(TypedDict):
     values: list[str] | None
     """Names of the categories in the order of their numbers; None for continuous factors."""
     unit: str | None
+    """Those of `ANGLES` begin again after a full turn."""
 
 
 @dataclass(frozen=True)

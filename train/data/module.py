@@ -108,15 +108,16 @@ class SceneLoader(DataLoader[Batch]):
 class SceneData(lightning.LightningDataModule):
     """Training and validation batches from stores.
 
-    Batches are dicts, see Batch. Every epoch is a permutation that depends on `seed` and the epoch alone; a resumed run
-    goes on with the next batch, also in the middle of an epoch.
+    Batches are dicts, see Batch. Every epoch is a permutation that depends on `order_seed` and the epoch alone; a
+    resumed run goes on with the next batch, also in the middle of an epoch.
 
     Args:
         store: folder of the training store (`python -m train.prepare` and `python -m train.render` make them).
         batch_size: images in a batch of one process.
         val_store: folder of the validation store; None: a share of the training store.
         val_fraction: that share, in [0, 1). Images of one group (trajectory, recording) stay on one side.
-        seed: of the split and of the order.
+        seed: of the split.
+        order_seed: of the order of the training images; the commands give it `--seed_everything`.
         workers: processes that read ahead. 0 is fastest from a warm cache on few cores (45,000 against 600,000
             images a second); a few pay off where the store is larger than memory.
         pin_memory: copy batches to page-locked memory for the transfer to a GPU; None: where there is a GPU.
@@ -129,6 +130,7 @@ class SceneData(lightning.LightningDataModule):
         val_store: Path | None = None,
         val_fraction: float = 0.02,
         seed: int = 0,
+        order_seed: int = 0,
         workers: int = 0,
         pin_memory: bool | None = None,
     ) -> None:
@@ -140,6 +142,7 @@ class SceneData(lightning.LightningDataModule):
         self.val_store = None if val_store is None else Path(val_store)
         self.val_fraction = val_fraction
         self.seed = seed
+        self.order_seed = order_seed
         self.workers = workers
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.train_set: StoreDataset | None = None
@@ -185,7 +188,7 @@ class SceneData(lightning.LightningDataModule):
         """
         dataset = self._part(self.train_set)
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = EpochSampler(len(dataset), self.seed, rank=rank, processes=processes)
+        sampler = EpochSampler(len(dataset), self.order_seed, rank=rank, processes=processes)
         if len(sampler) < self.batch_size:
             raise StoreError(
                 f"{self.store} has {len(dataset)} images for training: fewer than a batch of {self.batch_size} "

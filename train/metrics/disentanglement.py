@@ -40,17 +40,27 @@ class Factor:
 
     Attributes:
         values: [N]; class numbers of a categorical factor (-1: unknown), else real values (NaN: unknown).
+        period: after which an angle begins again; None: no angle.
     """
 
     name: str
     values: NDArray[np.generic]
     categorical: bool = False
+    period: float | None = None
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """[N], where the factor has a value."""
         values = self.values.astype(np.float64)
         return values >= 0 if self.categorical else np.isfinite(values)
+
+    @property
+    def targets(self) -> list[NDArray[np.generic]]:
+        """What a regression predicts, each [N]: the values, or an angle's sine and cosine, which have no jump."""
+        if self.period is None:
+            return [self.values]
+        angle = 2 * np.pi * self.values.astype(np.float64) / self.period
+        return [np.sin(angle), np.cos(angle)]
 
     def classes(self) -> NDArray[np.int64]:
         """[N] class of each sample: its category, or one of ten bins of about equal population."""
@@ -71,7 +81,8 @@ class Dci:
     disentanglement: float
     completeness: float
     informativeness: float
-    """Mean over factors of the held-out R2 (continuous, 0 at least) or accuracy (categorical)."""
+    """Mean over factors of the held-out R2 (continuous, 0 at least; an angle's is that of sine and cosine) or accuracy
+    (categorical)."""
     importance: Floats
     """[L, F], how much each latent matters to the prediction of each factor; columns sum to one."""
     by_factor: dict[str, float]
@@ -97,7 +108,7 @@ class Disentanglement:
     samples: int
     factors: tuple[str, ...]
     constant: tuple[str, ...]
-    """Factors with a single known value, which nothing can be said about."""
+    """Factors with a single known value, or nearly so, which nothing can be said about."""
     dci: Dci
     mig: float
     sap: float
@@ -159,11 +170,14 @@ def dci(codes: Floats, factors: Sequence[Factor], *, seed: int = 0) -> Dci:
     importance = np.zeros((codes.shape[1], len(factors)))
     quality: dict[str, float] = {}
     for column, factor in enumerate(factors):
-        model = (GradientBoostingClassifier if factor.categorical else GradientBoostingRegressor)(random_state=seed)
-        train_x, test_x, train_y, test_y = _split(codes, factor, factor.values, seed)
-        model.fit(train_x, train_y)
-        importance[:, column] = model.feature_importances_
-        quality[factor.name] = max(0.0, float(model.score(test_x, test_y)))
+        scores = []
+        for target in factor.targets:
+            model = (GradientBoostingClassifier if factor.categorical else GradientBoostingRegressor)(random_state=seed)
+            train_x, test_x, train_y, test_y = _split(codes, factor, target, seed)
+            model.fit(train_x, train_y)
+            importance[:, column] += model.feature_importances_ / len(factor.targets)
+            scores.append(float(model.score(test_x, test_y)))
+        quality[factor.name] = max(0.0, float(np.mean(scores)))
     return Dci(
         disentanglement=_concentration(importance),
         completeness=_concentration(importance.T),
@@ -196,7 +210,8 @@ def mutual_information_gap(codes: Floats, factors: Sequence[Factor]) -> float:
 def separated_attribute_predictability(codes: Floats, factors: Sequence[Factor], *, seed: int = 0) -> float:
     """SAP (Kumar et al. 2018): how much better the best single latent predicts a factor than the second best.
 
-    Predicts by a line (R2) for continuous factors, by a linear support vector machine (held-out accuracy) for classes.
+    Predicts by a line (R2) for continuous factors, sine and cosine for angles, and by a linear support vector machine
+    (held-out accuracy) for classes.
 
     Args: as `dci`.
     Returns:
@@ -258,7 +273,8 @@ def infomec(codes: Floats, factors: Sequence[Factor], *, seed: int = 0) -> InfoM
 
 
 def _varies(factor: Factor) -> bool:
-    return len(np.unique(factor.values[factor.known])) > 1
+    """Whether the scores have more than one class to tell apart: a value that nearly all share fills every bin."""
+    return len(np.unique(factor.classes()[factor.known])) > 1
 
 
 def _check(codes: Floats, factors: Sequence[Factor]) -> None:
@@ -315,7 +331,8 @@ def _predictability(code: Floats, factor: Factor, seed: int) -> float:
             return 0.0
         return float(np.bincount(factor.values[known].astype(np.int64)).max() / known.sum())
     if not factor.categorical:
-        return float(np.corrcoef(code[known], factor.values[known].astype(np.float64))[0, 1] ** 2)
+        targets = [target[known].astype(np.float64) for target in factor.targets]
+        return float(np.mean([np.corrcoef(code[known], target)[0, 1] ** 2 for target in targets if np.ptp(target) > 0]))
     train_x, test_x, train_y, test_y = _split(code[:, None], factor, factor.values, seed)
     model = LinearSVC(C=0.01, class_weight="balanced", random_state=seed).fit(train_x, train_y)
     return float(model.score(test_x, test_y))

@@ -24,7 +24,8 @@ OBJECTS = (1, 6)
 SHAPES = tuple(shape for shape in ALL_SHAPES if shape != "plane")
 FACTORS: dict[str, FactorInfo] = {
     **{name: {"kind": "continuous", "values": None, "unit": "m"} for name in ("x", "y", "z", "size")},
-    **{name: {"kind": "continuous", "values": None, "unit": None} for name in ("hue", "saturation", "value")},
+    "hue": {"kind": "continuous", "values": None, "unit": "turn"},
+    **{name: {"kind": "continuous", "values": None, "unit": None} for name in ("saturation", "value")},
     "shape": {"kind": "categorical", "values": list(SHAPES), "unit": None},
 }
 APPARENT_RADIUS = (0.11, 0.42)

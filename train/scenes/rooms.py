@@ -46,7 +46,8 @@ PROPORTIONS: dict[str, tuple[float, float]] = {
 """Half width and half height as multiples of an object's size."""
 FACTORS: dict[str, FactorInfo] = {
     **{name: {"kind": "continuous", "values": None, "unit": "m"} for name in ("x", "y", "z", "size")},
-    **{name: {"kind": "continuous", "values": None, "unit": None} for name in ("hue", "saturation")},
+    "hue": {"kind": "continuous", "values": None, "unit": "turn"},
+    "saturation": {"kind": "continuous", "values": None, "unit": None},
     "rotation": {"kind": "continuous", "values": None, "unit": "rad"},
     "shape": {"kind": "categorical", "values": list(SHAPES), "unit": None},
 }
