@@ -42,7 +42,7 @@ from monet_perception.recording import (
     true_objects,
 )
 from monet_perception.region import Region
-from monet_perception.slots import background_slots, mask_area
+from monet_perception.slots import mask_area
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 from monet_perception.tracking import Tracker, TrackerSettings
 
@@ -257,18 +257,14 @@ class _Listener:
 
 def message_observations(message: Any, camera: Array) -> list[Observation]:
     """Slots of a SlotArray in the world: those that have a track and a centroid and are no piece of a background."""
-    from monet_perception.nodes.slot_messages import read_masks  # only here: a recording needs no ROS
+    from monet_perception.nodes.slot_messages import object_slots  # only here: a recording needs no ROS
 
-    background = background_slots(read_masks(message))
     observations = []
-    for slot in message.slots:
-        if slot.track_id < 0 or not len(slot.centroid) or background[slot.index]:
-            continue
-        covariance = np.array(slot.covariance).reshape(3, 3)
-        geometry = SlotGeometry(np.array(slot.centroid), covariance, np.array(slot.extent), slot.occluding_share)
-        if not geometry.stands_out:
-            continue
-        observations.append(to_world(camera, slot.track_id, geometry, slot.latent_mean, slot.latent_log_sigma))
+    for slot, is_object in zip(message.slots, object_slots(message), strict=True):
+        if is_object:
+            covariance = np.array(slot.covariance).reshape(3, 3)
+            geometry = SlotGeometry(np.array(slot.centroid), covariance, np.array(slot.extent))
+            observations.append(to_world(camera, slot.track_id, geometry, slot.latent_mean, slot.latent_log_sigma))
     return observations
 
 

@@ -78,7 +78,8 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "fixed_frame",
         default_value="camera_optical_frame",
-        description="Frame that rviz draws the 3D in: the frame_id of the images, unless TF knows it.",
+        description="Frame that rviz draws the 3D in: give the frame_id of the images, or any frame that TF connects "
+        "with it.",
     ),
     DeclareLaunchArgument(
         "fastdds_profile",

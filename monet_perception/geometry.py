@@ -113,7 +113,8 @@ class SlotGeometry:
             larger of what was seen and of what the width suggests.
         occluding_share: how much of the slot's rim stands before something farther away, in [0, 1]; NaN: unknown
             (`rim.occluding_share`).
-        background: whether it is background, by its mask (`slots.background_slots`) or because it doesn't stand out.
+        background: whether it is background, by its mask (`slots.background_slots`) or by its rim (less
+            than `rim.MIN_OCCLUDING_SHARE`).
     """
 
     centroid: Array
@@ -121,11 +122,6 @@ class SlotGeometry:
     extent: Array
     occluding_share: float = math.nan
     background: bool = False
-
-    @property
-    def stands_out(self) -> bool:
-        """Whether it is an object that stands before a background, as far as is known, and not a piece of one."""
-        return not self.occluding_share < MIN_OCCLUDING_SHARE
 
 
 def back_project(roi: Region, shape: tuple[int, int], depth: ArrayLike, intrinsics: Intrinsics) -> Array:

@@ -26,11 +26,15 @@ from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry
 from monet_perception.nodes.conversions import MessageError, image_message
 from monet_perception.nodes.settings import SPECS
-from monet_perception.nodes.slot_messages import fill_decoded, read_masks, read_reconstructions, slot_array
+from monet_perception.nodes.slot_messages import (
+    fill_decoded,
+    object_slots,
+    read_masks,
+    read_reconstructions,
+    slot_array,
+)
 from monet_perception.recording import read_frames
 from monet_perception.region import Region
-from monet_perception.rim import MIN_OCCLUDING_SHARE
-from monet_perception.slots import background_slots
 
 # Messages ------------------------------------------------------------------------------------------
 
@@ -252,11 +256,10 @@ def test_boxes_are_of_objects_and_go_with_them(robot, camera, defaults):
     answer = camera.show()
     robot.until(lambda: markers, "no markers")
     assert markers[0].markers[0].action == Marker.DELETEALL, "a node before this one may have left boxes"
-    walls = background_slots(read_masks(answer))
-    walls |= [slot.occluding_share < MIN_OCCLUDING_SHARE for slot in answer.slots]
-    objects = {slot.track_id for slot, wall in zip(answer.slots, walls, strict=True) if not wall} - {-1}
-    assert walls.any()
+    things = object_slots(answer)
+    objects = {slot.track_id for slot, thing in zip(answer.slots, things, strict=True) if thing}
     assert objects
+    assert objects < set(track_ids(answer)) - {-1}, "walls have tracks as well"
     assert marked(answering(robot, markers, answer.header), Marker.ADD) == objects
     assert robot.set(**NOTHING_IS_LARGE_ENOUGH) == ""
     gone = answering(robot, markers, camera.show().header)

@@ -91,7 +91,7 @@ def test_a_strip_at_the_foot_of_a_wall_does_not_stand_out(up):
     assert masks[WALL][strip].any()
     (found, _) = slot_geometry(two_slots(strip), WHOLE, z, CAMERA)
     assert found.occluding_share < MIN_OCCLUDING_SHARE
-    assert not found.stands_out
+    assert found.background
     row, column = foot, 31
     surface = back_project(WHOLE, (64, 64), z, CAMERA)[row - 3 : row + 4, column]
     assert found.centroid[2] <= surface[:, 2].max()  # as background it isn't moved behind what is seen
@@ -127,10 +127,10 @@ def test_what_another_object_hides_of_the_rim_does_not_count():
     assert shares[1] == 1.0
 
 
-def test_a_slot_that_owns_nothing_or_everything_is_unknown_and_counts_as_an_object():
+def test_the_rim_of_a_slot_that_owns_nothing_or_everything_is_unknown():
     masks = two_slots(np.ones((64, 64), bool))
     z = np.full((64, 64), 2.0)
     assert np.isnan(occluding_share(masks, z, np.zeros(2, bool))).all()
     (whole, nothing) = slot_geometry(masks, WHOLE, z, CAMERA)
-    assert whole.stands_out
+    assert whole.background, "by its mask"
     assert nothing is None

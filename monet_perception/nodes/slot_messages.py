@@ -19,7 +19,8 @@ from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry
 from monet_perception.nodes.conversions import MessageError, float_array, image_message
 from monet_perception.region import Region
-from monet_perception.slots import mask_area
+from monet_perception.rim import MIN_OCCLUDING_SHARE
+from monet_perception.slots import background_slots, mask_area
 
 MASK_ENCODINGS = "mono8", "32FC1"
 MAX_DECODED = 1024
@@ -90,6 +91,20 @@ def read_masks(message: SlotArray) -> NDArray[np.float32]:
     if not message.slots:
         raise MessageError("the message has no slots")
     return np.stack([_read_mask(slot.mask) for slot in message.slots])
+
+
+def object_slots(message: SlotArray) -> NDArray[np.bool_]:
+    """Which slots of a message hold a tracked object with a place in 3D, and no piece of a background: [K].
+
+    Background is told by the mask (`slots.background_slots`) and, since nothing goes on beyond an object's rim, by
+    `occluding_share` (`rim.MIN_OCCLUDING_SHARE`).
+
+    Raises:
+        MessageError: as `read_masks`.
+    """
+    placed = [slot.track_id >= 0 and len(slot.centroid) > 0 for slot in message.slots]
+    goes_on = [slot.occluding_share < MIN_OCCLUDING_SHARE for slot in message.slots]
+    return np.array(placed, bool) & ~(background_slots(read_masks(message)) | goes_on)
 
 
 def read_region(message: SlotArray) -> Region:
