@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from train.scenes.drawing import Artist, Order
-from train.scenes.recipe import scene_at
+from train.scenes.drawing import RenderJob, SceneDrawer
+from train.scenes.kinds import scene_at
 
 CHUNK = 50
 CASES = (
@@ -26,11 +26,11 @@ CASES = (
 
 def measure(kind: str, size: int, shadow_size: int, seconds: float) -> tuple[float, float, float]:
     """Scenes per CPU second, per second of wall time, and the share of the CPU time that inventing scenes takes."""
-    artist = Artist(Order(kind, 1 << 30, height=size, width=size, shadow_size=shadow_size))
-    artist.draw(0, CHUNK)  # shaders are compiled
+    drawer = SceneDrawer(RenderJob(kind, 1 << 30, height=size, width=size, shadow_size=shadow_size))
+    drawer.draw(0, CHUNK)  # shaders are compiled
     drawn, wall, cpu = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - wall < seconds:
-        artist.draw(drawn, drawn + CHUNK)
+        drawer.draw(drawn, drawn + CHUNK)
         drawn += CHUNK
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     begin = time.process_time()

@@ -8,7 +8,8 @@ Rendered sequences: `python -m train.render rooms --sequence OUT.mcap --seed N`.
 Slots come from the recorded labels ("truth": what geometry and tracker do by themselves; latents then say nothing) or
 from a network. In each frame a true object is *found* by the slot that covers it with an IoU of at least 0.5, if there
 is one. An identity switch is an object found under another track id than the last time (MOTA's definition, Bernardin
-and Stiefelhagen 2008). IDF1 compares whole trajectories (Ristani et al. 2016). Objects count where at least 0.2 % of
+and Stiefelhagen 2008). IDF1 compares whole trajectories (Ristani et al. 2016), those of slots that are no object among
+them. Objects count where at least 0.2 % of
 the masks' pixels show them.
 
 Coverage is the share of frames in which the true centre lies within the covariance's ellipsoid of the stated
@@ -21,9 +22,10 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -32,7 +34,9 @@ from scipy.stats import chi2
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.geometry import SlotGeometry, slot_geometry
 from monet_perception.labels import FIRST_OBJECT_LABEL, label_masks
+from monet_perception.picture_shift import PictureShift
 from monet_perception.recording import Frame, read_frames
+from monet_perception.region import resize
 from monet_perception.similarity import mask_overlap
 from monet_perception.slots import MIN_AREA
 from monet_perception.tracking import Tracker
@@ -41,6 +45,8 @@ from train.report import write_json
 LEVELS = (0.5, 0.9, 0.95)
 MASK_SIZE = 64
 FOUND_IOU = 0.5
+SHADOW = 6
+"""Pixels beside what is near, on its left, that a stereo camera's other eye doesn't see."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Scores:
 
     visible: int = 0
     found: int = 0
+    false: int = 0
     switches: int = 0
     objects: set[tuple[int, int]] = field(default_factory=set)
     together: dict[tuple[tuple[int, int], tuple[int, int]], int] = field(default_factory=lambda: defaultdict(int))
@@ -89,23 +96,28 @@ class Scores:
         }
 
     def _idf1(self) -> float:
-        """Share of object frames under the one track that serves each object best, in the best pairing of both."""
+        """IDF1 (Ristani et al. 2016): twice the object frames under the one track that serves each object best, in the
+        best pairing of both, over the frames of objects and of tracks that are no background."""
         if not self.together:
             return 0.0
         objects, tracks = sorted({o for o, _ in self.together}), sorted({t for _, t in self.together})
         table = np.array([[self.together.get((o, t), 0) for t in tracks] for o in objects])
         rows, columns = linear_sum_assignment(table, maximize=True)
-        return 2 * float(table[rows, columns].sum()) / (self.visible + self.found)
+        return 2 * float(table[rows, columns].sum()) / (self.visible + self.found + self.false)
 
 
 def label_segment(frame_tracker: Tracker) -> Segment:
     """Slots by recorded labels; the latents are the prior, which says nothing."""
+    shift = PictureShift()
 
     def segment(frame: Frame) -> Slots:
         masks, roi = label_masks(frame.labels, MASK_SIZE)
         prior = np.zeros((len(masks), 1))
-        tracks = frame_tracker.update(masks, prior, prior, frame.stamp)
-        return Slots(masks, masks, tracks, slot_geometry(masks, roi, frame.depth, frame.intrinsics))
+        moved = shift.update(resize(frame.image, roi, MASK_SIZE))
+        tracks = frame_tracker.update(masks, prior, prior, frame.stamp, moved)
+        geometries = slot_geometry(masks, roi, frame.depth, frame.intrinsics)
+        known = [None if one is None else replace(one, background=True) for one in geometries[:FIRST_OBJECT_LABEL]]
+        return Slots(masks, masks, tracks, [*known, *geometries[FIRST_OBJECT_LABEL:]])
 
     return segment
 
@@ -115,23 +127,37 @@ def network_segment(checkpoint: Path | None, frame_tracker: Tracker) -> Segment:
     from monet_perception.decomposer import Decomposer
 
     decomposer = Decomposer() if checkpoint is None else Decomposer(checkpoint)
+    shift = PictureShift()
 
     def segment(frame: Frame) -> Slots:
         scene = decomposer(frame.image)
-        tracks = frame_tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, frame.stamp)
+        moved = shift.update(scene.image)
+        tracks = frame_tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, frame.stamp, moved)
         geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
         return Slots(scene.masks, label_masks(frame.labels, scene.masks.shape[-1])[0], tracks, geometries)
 
     return segment
 
 
-def score(recordings: list[Path], make_segment: Callable[[Tracker], Segment]) -> Scores:
-    scores = Scores()
+def with_holes(depth: NDArray[np.float32], share: float, random: np.random.Generator) -> NDArray[np.float32]:
+    """Depth [h, w] with a share missing, as in a real camera's: in blobs, and in the shadow beside what is near."""
+    blobs = cv2.GaussianBlur(random.normal(size=depth.shape), (0, 0), 3)
+    missing = blobs > np.quantile(blobs, 1 - share)
+    for pixels in range(1, SHADOW + 1):
+        missing[:, :-pixels] |= depth[:, pixels:] < depth[:, :-pixels] - 0.15
+    return np.where(missing, np.float32(0), depth)
+
+
+def score(recordings: list[Path], make_segment: Callable[[Tracker], Segment], holes: float = 0.0) -> Scores:
+    scores, random = Scores(), np.random.default_rng(0)
     for number, path in enumerate(recordings):
         tracker = Tracker()
         segment = make_segment(tracker)
         last_track: dict[int, int] = {}
         for frame in _checked_frames(path):
+            assert frame.depth is not None
+            if holes:
+                frame.depth = with_holes(frame.depth, holes, random)
             slots = segment(frame)
             for label, slot in _found_objects(frame, slots, scores, number):
                 track = int(slots.tracks[slot])
@@ -149,8 +175,8 @@ def _checked_frames(path: Path) -> Iterator[Frame]:
         yield frame
 
 
-def _found_objects(frame: Frame, slots: Slots, scores: Scores, recording: int) -> Iterator[tuple[int, int]]:
-    """True objects of a frame with the slot that found each of them; counts the visible and the found."""
+def _found_objects(frame: Frame, slots: Slots, scores: Scores, recording: int) -> list[tuple[int, int]]:
+    """True objects of a frame with the slot that found each; counts the visible, the found and what is none."""
     visible = [
         label
         for label in range(FIRST_OBJECT_LABEL, len(slots.true_masks))
@@ -158,15 +184,25 @@ def _found_objects(frame: Frame, slots: Slots, scores: Scores, recording: int) -
     ]
     scores.visible += len(visible)
     scores.objects |= {(recording, label) for label in visible}
-    if not visible:
-        return
     overlap = mask_overlap(slots.true_masks[visible], slots.masks)
     overlap[:, slots.tracks < 0] = 0.0
-    for row, label in enumerate(visible):
-        slot = int(overlap[row].argmax())
-        if overlap[row, slot] >= FOUND_IOU:
-            scores.found += 1
-            yield label, slot
+    best = [int(row.argmax()) for row in overlap]
+    pairs = [
+        (label, slot)
+        for row, (label, slot) in enumerate(zip(visible, best, strict=True))
+        if overlap[row, slot] >= FOUND_IOU
+    ]
+    scores.found += len(pairs)
+    scores.false += len(_shown_as_objects(slots) - {slot for _, slot in pairs})
+    return pairs
+
+
+def _shown_as_objects(slots: Slots) -> set[int]:
+    """Slots that a robot would take for objects: tracked, with a place, and no background."""
+    geometries = enumerate(slots.geometries)
+    return {
+        k for k, geometry in geometries if slots.tracks[k] >= 0 and geometry is not None and not geometry.background
+    }
 
 
 def _add_geometry(scores: Scores, geometry: SlotGeometry | None, frame: Frame, label: int) -> None:
@@ -201,6 +237,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--slots", choices=("truth", "network", "both"), default="both")
     parser.add_argument("--checkpoint", type=Path, help="network (default: the shipped one)")
+    parser.add_argument(
+        "--holes", type=float, default=0.0, metavar="SHARE", help="of the depth to leave out, in blobs and beside edges"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     options = parser.parse_args(arguments)
     sources: dict[str, Callable[[Tracker], Segment]] = {
@@ -209,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     chosen = list(sources) if options.slots == "both" else [options.slots]
     try:
-        results = {name: score(options.recordings, sources[name]).summary() for name in chosen}
+        results = {name: score(options.recordings, sources[name], options.holes).summary() for name in chosen}
     except (OSError, ValueError) as error:
         print(f"benchmarks.tracking: {error}", file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import entr
 
 from monet_perception.decomposition import Decomposition
 from monet_perception.slots import occupied_slots
@@ -48,9 +49,7 @@ def mask_entropy(masks: ArrayLike) -> float:
     Args:
         masks: [K, H, W] in [0, 1], summing to one over K.
     """
-    masks = np.asarray(masks, np.float32)
-    surprise = np.log(masks, out=np.zeros_like(masks), where=masks > 0)  # 0 log 0 = 0
-    return float(max(0.0, -(masks * surprise).sum(axis=0, dtype=np.float64).mean()))
+    return float(entr(np.asarray(masks, np.float32)).sum(axis=0, dtype=np.float64).mean())
 
 
 def assess(decomposition: Decomposition) -> Assessment:

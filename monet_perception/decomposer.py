@@ -14,6 +14,7 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from monet_perception.backends.selection import choose, open_backend
 from monet_perception.backends.stages import Backend, Floats
@@ -151,7 +152,7 @@ class Decomposer:
         shape = latent_mean.shape[:2]
         reconstructions, mask_logits = backend.decode(latent_mean.reshape(-1, self.config.latent_size))
         mask_logits = mask_logits.reshape(*shape, *mask_logits.shape[1:])
-        return reconstructions.reshape(*shape, *reconstructions.shape[1:]), _softmax_over_slots(mask_logits)
+        return reconstructions.reshape(*shape, *reconstructions.shape[1:]), softmax(mask_logits, axis=1)
 
 
 def _check_frames(frames: Frames) -> None:
@@ -160,9 +161,3 @@ def _check_frames(frames: Frames) -> None:
         raise ValueError(f"frames are {kind}; a NumPy array of uint8 in RGB is due")
     if frames.ndim not in (3, 4) or frames.shape[-1] != 3 or not frames.size:
         raise ValueError(f"frames have shape {list(frames.shape)}; [H, W, 3] or [B, H, W, 3] is due, nothing empty")
-
-
-def _softmax_over_slots(logits: Floats) -> Floats:
-    """Softmax over axis 1."""
-    exponentials: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)

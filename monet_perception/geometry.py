@@ -11,23 +11,26 @@ What the numbers mean
     middle, aren't moved.
 
     The `occluding_share` tells an object from a piece of wall or floor that a slot took up: an object stands before
-    something, a piece of wall goes on beyond its rim. What doesn't stand out is treated as background.
+    something, a piece of wall goes on beyond its rim. What doesn't stand out is treated as background, with a
+    covariance that allows for its being an object.
 
     The `covariance` is that of the *error of this estimate*, the R of a filter's measurement update, not the spread of
     the points (for that, take the extent: extent^2 / 12 per axis). It adds up what the estimate can't know: how much of
     the object is hidden behind others, cut off by the edge of the image or in another slot (read off the rim of the
-    mask, `hidden_share`), how deep the object is (along the ray), where exactly the mask ends, the depth camera's
-    noise, and the finite number of points. Errors of successive frames are alike, because the viewpoint is: whoever
-    fuses frames has to allow for it, as `examples/landmarks.py` does. How often the true centre is covered is measured
-    by `benchmarks/tracking.py`: in rendered rooms about as often as promised. Of balls and boxes in plain sight with
-    exact masks it is cautious: their median squared Mahalanobis distance is a fifth of a normal distribution's.
+    mask, `hidden_share`), how much of it has no depth, how deep the object is (along the ray), where exactly the mask
+    ends, the depth camera's noise, and the finite number of points. Errors of successive frames are alike, because the
+    viewpoint is: whoever fuses frames has to allow for it, as `examples/landmarks.py` does. How often the true centre
+    is covered is measured by `benchmarks/tracking.py`: in rendered rooms, whose depth is perfect, about as often as
+    promised. Of balls and boxes in plain sight with exact masks it is cautious: their median squared Mahalanobis
+    distance is a fifth of a normal distribution's.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,6 +64,11 @@ HIDDEN_SIGMA = 0.5
 half of the rim is hidden; it grows with the odds of the hidden share."""
 MAX_HIDDEN_ODDS = 4.0
 """Bound of these odds: a slot whose whole rim is hidden tells little, but not nothing."""
+HOLE_MASK = 0.5
+"""Mask value from which on a pixel without depth is a part of the slot that wasn't measured."""
+HOLE_SIGMA = 0.3
+"""Standard deviation of the error that such parts cause, along each axis, as a share of the visible width, times their
+share of the slot."""
 
 
 @dataclass(frozen=True)
@@ -139,31 +147,42 @@ def back_project(roi: Region, shape: tuple[int, int], depth: ArrayLike, intrinsi
     Raises:
         ValueError: depth isn't a 2D image, or the roi is empty.
     """
+    rays, z = _rays_and_depth(roi, shape, _checked_depth(depth, roi), intrinsics)
+    return rays * z[..., None]
+
+
+def _checked_depth(depth: ArrayLike, roi: Region) -> NDArray[Any]:
     depth = np.asarray(depth)
     if depth.ndim != 2 or 0 in depth.shape:
         raise ValueError(f"depth must be [h, w], is {list(depth.shape)}")
     if roi.width <= 0 or roi.height <= 0:
         raise ValueError(f"roi is empty: {roi.width}x{roi.height}")
+    return depth
+
+
+def _rays_and_depth(
+    roi: Region, shape: tuple[int, int], depth: NDArray[Any], intrinsics: Intrinsics
+) -> tuple[Array, Array]:
+    """Points at a depth of one, [H, W, 3], NaN where the lens sees nothing; depth [H, W], NaN where there is none."""
     u, column, column_inside = _sample_pixels(roi.x, roi.width, shape[1], intrinsics.width, depth.shape[1])
     v, row, row_inside = _sample_pixels(roi.y, roi.height, shape[0], intrinsics.height, depth.shape[0])
     z = depth[np.ix_(row, column)].astype(np.float64)
     with np.errstate(invalid="ignore"):
         hole = ~(np.isfinite(z) & (z > 0) & np.outer(row_inside, column_inside))
-    z[hole] = np.nan
-    x, y = _rays(intrinsics, tuple(u.tolist()), tuple(v.tolist()))
-    z[np.isnan(x)] = np.nan
-    return np.stack([x * z, y * z, z], axis=-1)
+    rays = _rays(intrinsics, tuple(u.tolist()), tuple(v.tolist()))
+    z[hole | np.isnan(rays[..., 0])] = np.nan
+    return rays, z
 
 
 @lru_cache(maxsize=8)  # of a lens it takes a millisecond, and the same for each frame
-def _rays(intrinsics: Intrinsics, u: tuple[float, ...], v: tuple[float, ...]) -> tuple[Array, Array]:
-    """x / z and y / z of what is seen at columns u [W] and rows v [H], [H, W] each; NaN where the lens sees nothing."""
+def _rays(intrinsics: Intrinsics, u: tuple[float, ...], v: tuple[float, ...]) -> Array:
+    """What is seen at columns u [W] and rows v [H] at a depth of one, [H, W, 3]; NaN where the lens sees nothing."""
     x = (np.array(u) - intrinsics.cx) / intrinsics.fx
     y = (np.array(v) - intrinsics.cy) / intrinsics.fy
     grid = np.stack(np.meshgrid(x, y), axis=-1)
     if intrinsics.distortion is not None:
         grid = intrinsics.distortion.undistort(grid.reshape(-1, 2)).reshape(grid.shape)
-    return grid[..., 0], grid[..., 1]
+    return np.concatenate([grid, np.where(np.isnan(grid[..., :1]), np.nan, 1.0)], axis=-1)
 
 
 def _sample_pixels(
@@ -193,6 +212,38 @@ def weighted_quantile(values: ArrayLike, weights: ArrayLike, quantiles: ArrayLik
     return np.asarray(np.interp(np.asarray(quantiles, np.float64), middle, distinct))
 
 
+@dataclass(frozen=True)
+class _View:
+    """Pixels of the masks: points at a depth of one [P, 3], NaN where the lens sees nothing, and depth [P], or NaN."""
+
+    rays: Array
+    z: Array
+
+    @cached_property
+    def measured(self) -> NDArray[np.bool_]:
+        """[P], where there is depth."""
+        return np.isfinite(self.z)
+
+    @cached_property
+    def unmeasured(self) -> NDArray[np.bool_]:
+        """[P], where the lens sees something that has no depth."""
+        return ~self.measured & np.isfinite(self.rays[:, 0])
+
+
+@dataclass(frozen=True)
+class _Rim:
+    """What mask and rim say of one slot: background by its mask or by its rim (flat), and the shares of its rim."""
+
+    by_mask: bool
+    flat: bool
+    hidden: float
+    occluding: float
+
+    @property
+    def background(self) -> bool:
+        return self.by_mask or self.flat
+
+
 def slot_geometry(masks: ArrayLike, roi: Region, depth: ArrayLike, intrinsics: Intrinsics) -> list[SlotGeometry | None]:
     """Centre, covariance and extent of what each slot holds; the module docstring says what they mean.
 
@@ -209,26 +260,24 @@ def slot_geometry(masks: ArrayLike, roi: Region, depth: ArrayLike, intrinsics: I
     masks = np.asarray(masks)
     if masks.ndim != 3:
         raise ValueError(f"masks must be [K, H, W], are {list(masks.shape)}")
-    points = back_project(roi, masks.shape[1:], depth, intrinsics)
-    z = points[..., 2]
-    background = background_slots(masks)
-    occluding = occluding_share(masks, z, background)
-    background |= occluding < MIN_OCCLUDING_SHARE
-    hidden = hidden_share(masks, z, background)
-    seen = np.isfinite(z)
-    points, weights = points[seen], masks[:, seen]
+    rays, z = _rays_and_depth(roi, masks.shape[1:], _checked_depth(depth, roi), intrinsics)
+    by_mask = background_slots(masks)
+    occluding = occluding_share(masks, z, by_mask)
+    flat = occluding < MIN_OCCLUDING_SHARE
+    hidden = hidden_share(masks, z, by_mask | flat)
+    view = _View(rays.reshape(-1, 3), z.reshape(-1))
     return [
-        _geometry(points, weights[k], bool(background[k]), float(hidden[k]), float(occluding[k]))
+        _geometry(
+            view, masks[k].reshape(-1), _Rim(bool(by_mask[k]), bool(flat[k]), float(hidden[k]), float(occluding[k]))
+        )
         for k in range(len(masks))
     ]
 
 
-def _geometry(
-    points: Array, mask: NDArray[np.floating], background: bool, hidden: float, occluding: float
-) -> SlotGeometry | None:
-    """Geometry of one slot from the points [P, 3] of the image, its mask values [P] and the shares of its rim."""
-    owned = mask >= MIN_MASK
-    points, weights = points[owned], mask[owned].astype(np.float64)
+def _geometry(view: _View, mask: NDArray[np.floating], rim: _Rim) -> SlotGeometry | None:
+    """Geometry of one slot from its mask values [P]."""
+    owned = view.measured & (mask >= MIN_MASK)
+    points, weights = view.rays[owned] * view.z[owned, None], mask[owned].astype(np.float64)
     if len(points) >= MIN_POINTS:
         kept = _near_surface(points[:, 2], weights)
         points, weights = points[kept], weights[kept]
@@ -241,11 +290,14 @@ def _geometry(
     extent = (high - low) / (1 - 2 * OUTSIDE)
     width = float(np.sqrt(extent[0] * extent[1]))
     ray = surface / np.linalg.norm(surface)
-    if background:
+    covariance = _unmeasured(view, mask, points, weights, width)
+    if rim.flat and not rim.by_mask:  # it may be an object all the same, whose middle lies behind its surface
+        covariance += (CENTRE_DEPTH**2 + CENTRE_DEPTH_SIGMA**2) * width**2 * np.outer(ray, ray)
+    if rim.background:
         width = 0.0
     effective = weights.sum() ** 2 / (weights @ weights)
-    odds = min(hidden / max(1.0 - hidden, 1e-3), MAX_HIDDEN_ODDS)
-    covariance = (EDGE_SIGMA**2 + 1.0 / effective) * spread
+    odds = min(rim.hidden / max(1.0 - rim.hidden, 1e-3), MAX_HIDDEN_ODDS)
+    covariance += (EDGE_SIGMA**2 + 1.0 / effective) * spread
     lopsided = (low + high) / 2 - surface
     lopsided -= (lopsided @ ray) * ray  # across the view only: along the ray one side is never seen
     covariance += ASYMMETRY_SIGMA**2 * np.outer(lopsided, lopsided)
@@ -254,7 +306,23 @@ def _geometry(
     covariance += np.diag([1e-6, 1e-6, 0.0]) + depth_sigma(surface[2]) ** 2 * np.outer(ray, ray)  # 1 mm: full rank
     extent[2] = max(extent[2], width)
     covariance = (covariance + covariance.T) / 2  # to the last bit, as filters like it
-    return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent, occluding, background)
+    return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent, rim.occluding, rim.background)
+
+
+def _unmeasured(view: _View, mask: NDArray[np.floating], points: Array, weights: Array, width: float) -> Array:
+    """Covariance [3, 3] for the parts of a slot that have no depth: how far they might move its mean, and its outline.
+
+    They are put at the depth of the rest. The mean itself stays where it is: masks have tails over what has no depth by
+    nature, as sky, and a mean that follows them is farther off than one that leaves them out.
+    """
+    holes = view.unmeasured & (mask >= HOLE_MASK)
+    missing = mask[holes].astype(np.float64)
+    share = missing.sum() / (missing.sum() + weights.sum())
+    if share == 0:
+        return np.zeros((3, 3))
+    there = view.rays[holes] * weighted_quantile(points[:, 2], weights, 0.5)
+    shift = share * (missing @ there / missing.sum() - weights @ points / weights.sum())
+    return np.outer(shift, shift) + (HOLE_SIGMA * share * width) ** 2 * np.eye(3)
 
 
 def _near_surface(z: Array, weights: Array) -> NDArray[np.bool_]:

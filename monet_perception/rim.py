@@ -1,11 +1,12 @@
 """What the rim of a slot tells where depth is known: where the object ends or goes on unseen, and if it is one at all.
 
-The rim of a slot are the pixels that it owns and that have a neighbour which another slot owns, counted once for each
-such neighbour.
+A slot's rim consists of the pixels that it owns and that have a neighbour owned by another slot; a pixel counts once
+for each such neighbour.
 """
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +18,10 @@ MIN_OCCLUDING_SHARE = 0.3
 """Share of its rim that an object occludes at least. Of one that stands on a floor it is half to all: its sides and
 its top. In rendered rooms 98.8 % of the slots that held an object had more, and 98.5 % of those that held a strip of
 wall and floor had less (20 rooms of 150 images, `train.render rooms --seed 100` to `119`, the shipped network)."""
+
+
+MIN_INNER = 8
+"""Pixels that a slot has to keep without its outermost ones, and a quarter of it, to be looked at without them."""
 
 
 def hidden_share(masks: NDArray[np.floating], z: Array, background: NDArray[np.bool_]) -> Array:
@@ -57,6 +62,11 @@ def occluding_share(masks: NDArray[np.floating], z: Array, background: NDArray[n
     as farther away, as sky is. Left out of the rim are the edge of the image and where another slot's object stands
     before the slot: both say nothing of where it ends. NaN where nothing is left.
 
+    Where a mask is a pixel too fat, or depth a pixel beside its image, the rim lies on what is behind the object, and
+    nothing falls away there. A slot that fails `MIN_OCCLUDING_SHARE` is therefore looked at once more without its
+    outermost pixels, and the larger share counts. With masks a pixel too fat, 26 % of the objects in the rooms of
+    `MIN_OCCLUDING_SHARE` fail without that, and 1.2 % with it; no more strips pass.
+
     Args:
         masks: [K, H, W] in [0, 1].
         z: [H, W] depth in metres, NaN where there is none.
@@ -66,14 +76,37 @@ def occluding_share(masks: NDArray[np.floating], z: Array, background: NDArray[n
     seen = np.isfinite(z)
     inverse = np.where(seen, 1.0 / z, 0.0)
     step = np.where(seen, depth_step(z) * np.square(inverse), np.inf)  # in inverse depth: |d(1/z)| = dz / z^2
-    rim, occluding = np.zeros(len(masks)), np.zeros(len(masks))
+    share = _falling_share(owner, inverse, step, background)
+    doubtful = ~background & (share < MIN_OCCLUDING_SHARE)
+    if doubtful.any():
+        smaller = _without_outermost(owner, doubtful)
+        again = _falling_share(smaller, inverse, step, np.append(background, True))[:-1]
+        share[doubtful] = np.fmax(share, again)[doubtful]
+    return share
+
+
+def _falling_share(owner: NDArray[np.integer], inverse: Array, step: Array, background: NDArray[np.bool_]) -> Array:
+    """`occluding_share` of the slots [K] that own the pixels [H, W], from inverse depth and its least step."""
+    count = len(background)
+    rim, occluding = np.zeros(count), np.zeros(count)
     for own, near, least in ((owner, inverse, step), (owner.T, inverse.T, step.T)):
         bends = _bends(near, least)
         for order in (slice(None), slice(None, None, -1)):
             ends, occludes = _ends_below(own[order], near[order], least[order], bends[order], background)
-            rim += np.bincount(own[order][ends], minlength=len(masks))
-            occluding += np.bincount(own[order][occludes], minlength=len(masks))
-    return np.divide(occluding, rim, out=np.full(len(masks), np.nan), where=rim > 0)
+            rim += np.bincount(own[order][ends], minlength=count)
+            occluding += np.bincount(own[order][occludes], minlength=count)
+    return np.divide(occluding, rim, out=np.full(count, np.nan), where=rim > 0)
+
+
+def _without_outermost(owner: NDArray[np.integer], chosen: NDArray[np.bool_]) -> NDArray[np.integer]:
+    """Owners [H, W] where the outermost pixels of chosen slots [K] are nobody's (K), unless little would be left."""
+    smaller = owner.copy()
+    for slot in np.flatnonzero(chosen):
+        own = (owner == slot).astype(np.uint8)
+        inner = cv2.erode(own, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
+        if inner.sum() >= max(MIN_INNER, own.sum() / 4):
+            smaller[own > inner] = len(chosen)
+    return smaller
 
 
 def _ends_below(

@@ -12,7 +12,8 @@ that they own (`slots.owned_pixels`), all at once (SciPy's assignment), at the l
 than on this one's, and `distance` the squared Hellinger distance of the two latent Gaussians, averaged over the latents
 in use. All lie in [0, 1]; overlap and distance count against limits of their own. A slot that no track continues at a
 cost below zero is something new. Where something was says a lot a tenth of a second later and little after a second:
-trust in the overlap fades with the track's age, so that an object re-enters by its latent.
+trust in the overlap fades with the track's age, so that an object re-enters by its latent. Where the camera turns, what
+tracks remember is first moved with the picture.
 
 Where two objects pass each other the network may swap their slots, and each slot then holds parts of both for some
 frames. A pixel that another object remembers more firmly is therefore taken over slowly and given up slowly
@@ -32,10 +33,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
+from monet_perception.picture_shift import NO_SHIFT, Shift
 from monet_perception.similarity import latent_distance, mask_overlap
 from monet_perception.slots import (
     MIN_AREA,
@@ -57,6 +60,8 @@ GAP_FRAMES = 5
 """Multiple of the usual time between two frames that is a gap, so that slow cameras and networks keep their tracks."""
 LONGEST_INTERVAL = 10.0
 """Seconds between two frames that are a gap however slow the camera is, unless `max_absence` is longer."""
+SHIFT_WITHIN = 0.3
+"""Seconds between two frames up to which a shift of the picture counts: later, things have moved by themselves."""
 _INTERVALS = 5
 """Times between frames, the last ones, whose median is the usual one."""
 
@@ -220,7 +225,12 @@ class Tracker:
         return tuple(self._tracks)
 
     def update(
-        self, masks: ArrayLike, latent_mean: ArrayLike, latent_log_sigma: ArrayLike, stamp: float
+        self,
+        masks: ArrayLike,
+        latent_mean: ArrayLike,
+        latent_log_sigma: ArrayLike,
+        stamp: float,
+        shift: Shift = NO_SHIFT,
     ) -> NDArray[np.int32]:
         """Takes the next frame and says which track each of its slots continues.
 
@@ -228,12 +238,14 @@ class Tracker:
             masks: [K, H, W] in [0, 1].
             latent_mean, latent_log_sigma: [K, L].
             stamp: when the frame was taken, in seconds.
+            shift: by how many mask pixels the picture moved as a whole since the last frame, right and down
+                (`PictureShift`): where the camera turns, what is remembered of objects goes with them.
         Returns:
             Track ids, int32 [K]; -1 for a slot without one (see above), otherwise all different.
         Raises:
             ValueError: shapes don't fit together, or a value isn't finite. The tracks are then as they were before.
         """
-        masks, mean, log_sigma = _checked(masks, latent_mean, latent_log_sigma, stamp)
+        masks, mean, log_sigma = _checked(masks, latent_mean, latent_log_sigma, stamp, shift)
         if 0 < self._stamp - stamp < STEP_BACK:
             stamp = self._stamp
         passed = stamp - self._stamp
@@ -242,6 +254,8 @@ class Tracker:
             self.reset()
         if 0 <= passed < math.inf:
             self._intervals.append(passed)
+        if shift != NO_SHIFT and passed <= SHIFT_WITHIN:
+            self._move(shift)
         frame = _Frame(masks, owned_pixels(masks), mean, log_sigma, background_slots(masks), stamp)
         slots = self._trackable(frame)
         known = self._assign([track for track in self._tracks if track.confirmed], slots, frame)
@@ -257,6 +271,14 @@ class Tracker:
         for slot, track in seen.items():
             ids[slot] = track.track_id
         return ids
+
+    def _move(self, shift: Shift) -> None:
+        """Moves the pixels that tracks remember; backgrounds go on beyond the edge of the image, objects don't."""
+        matrix = np.array([[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]])
+        for track in self._tracks:
+            border = cv2.BORDER_REPLICATE if track.background else cv2.BORDER_CONSTANT
+            size = track.mask.shape[::-1]
+            track.mask = np.asarray(cv2.warpAffine(track.mask, matrix, size, borderMode=border), np.float32)
 
     def _is_gap(self, passed: float) -> bool:
         """Whether so much time passed since the last frame that its tracks say nothing of this one."""
@@ -411,7 +433,7 @@ def _renewal(passed: float, memory: float) -> float:
 
 
 def _checked(
-    masks: ArrayLike, latent_mean: ArrayLike, latent_log_sigma: ArrayLike, stamp: float
+    masks: ArrayLike, latent_mean: ArrayLike, latent_log_sigma: ArrayLike, stamp: float, shift: Shift
 ) -> tuple[NDArray[np.float32], Array, Array]:
     masks = np.asarray(masks, np.float32)
     mean, log_sigma = np.asarray(latent_mean, np.float64), np.asarray(latent_log_sigma, np.float64)
@@ -422,7 +444,8 @@ def _checked(
             f"latent_mean and latent_log_sigma must both be [K, L] with K = {len(masks)} as in masks, "
             f"are {list(mean.shape)} and {list(log_sigma.shape)}"
         )
-    for name, values in (("masks", masks), ("latent_mean", mean), ("latent_log_sigma", log_sigma), ("stamp", stamp)):
-        if not np.isfinite(values).all():
+    numbers: dict[str, ArrayLike] = {"masks": masks, "latent_mean": mean, "latent_log_sigma": log_sigma}
+    for name, values in {**numbers, "stamp": stamp, "shift": shift}.items():
+        if not np.isfinite(np.asarray(values)).all():
             raise ValueError(f"{name} holds values that are not finite")
     return masks, mean, log_sigma

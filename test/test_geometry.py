@@ -1,7 +1,6 @@
 """Slots in 3D: where the centre is, how sure that is, and what depth cameras do to it."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,9 +12,10 @@ from scipy.stats import chi2
 
 from monet_perception.geometry import Intrinsics, back_project, slot_geometry, weighted_quantile
 from monet_perception.lens import Distortion
+from monet_perception.region import Region
 
 CAMERA = Intrinsics(fx=70.0, fy=70.0, cx=39.5, cy=31.5, width=80, height=64)
-CENTRE = SimpleNamespace(x=8, y=0, width=64, height=64)
+CENTRE = Region(8, 0, 64, 64)
 VIEWPOINT = look_at((-2.2, 0.0, 1.2), (0.0, 0.0, 0.3))
 BALL = Ball((0.0, 0.1, 0.35), 0.35)
 seeds = st.integers(0, 2**32 - 1)
@@ -55,7 +55,7 @@ def random_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     shape=st.tuples(st.integers(1, 20), st.integers(1, 20)),
 )
 def test_points_project_back_into_the_pixels_of_the_roi(x, y, width, height, shape):
-    roi = SimpleNamespace(x=x, y=y, width=width, height=height)
+    roi = Region(x, y, width, height)
     depth = np.random.default_rng(0).uniform(0.5, 4, (CAMERA.height, CAMERA.width)).astype(np.float32)
     points = back_project(roi, shape, depth, CAMERA)
     u = points[..., 0] / points[..., 2] * CAMERA.fx + CAMERA.cx
@@ -79,7 +79,7 @@ def test_a_depth_image_of_lower_resolution_gives_points_on_the_same_surface():
 
 
 def test_a_roi_beyond_the_image_has_no_points_there():
-    roi = SimpleNamespace(x=-16, y=0, width=32, height=32)
+    roi = Region(-16, 0, 32, 32)
     points = back_project(roi, (8, 8), np.ones((64, 80), np.float32), CAMERA)
     assert np.isnan(points[:, :4]).all()
     assert np.isfinite(points[:, 4:]).all()
@@ -117,7 +117,7 @@ def seen_by_opencv(points: np.ndarray, camera: Intrinsics) -> np.ndarray:
 def test_points_seen_through_a_lens_are_lifted_to_where_they_are(lens):
     camera = replace(CAMERA, distortion=lens)
     wall = np.full((CAMERA.height, CAMERA.width), 2.0, np.float32)
-    whole = SimpleNamespace(x=0, y=0, width=CAMERA.width, height=CAMERA.height)
+    whole = Region(0, 0, CAMERA.width, CAMERA.height)
     points = back_project(whole, wall.shape, wall, camera).reshape(-1, 3)
     v, u = np.mgrid[: CAMERA.height, : CAMERA.width].reshape(2, -1)
     np.testing.assert_allclose(seen_by_opencv(points, camera), np.stack([u, v], axis=1), atol=1e-3)
@@ -130,7 +130,7 @@ def test_what_a_lens_cannot_have_seen_is_no_point():
     lens = Distortion("plumb_bob", (-0.5,))  # bends no ray farther out than 0.544 focal lengths
     camera = replace(CAMERA, fx=50.0, fy=50.0, distortion=lens)
     wall = np.ones((CAMERA.height, CAMERA.width), np.float32)
-    whole = SimpleNamespace(x=0, y=0, width=CAMERA.width, height=CAMERA.height)
+    whole = Region(0, 0, CAMERA.width, CAMERA.height)
     points = back_project(whole, wall.shape, wall, camera)
     v, u = np.mgrid[: CAMERA.height, : CAMERA.width]
     radius = np.hypot(u - CAMERA.cx, v - CAMERA.cy) / 50
@@ -197,6 +197,30 @@ def test_holes_do_not_move_the_centre():
         for depth in (view.depth, riddle(view.depth))
     )
     assert points < 0.7 * whole_points
+
+
+@pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
+@pytest.mark.parametrize("thing", [BALL, Box((0.0, 0.1, 0.4), (0.3, 0.3, 0.8))])
+def test_a_part_without_depth_is_allowed_for(thing, side):
+    """Glass, black or shining parts: the mean lies in what has depth, and yet the covariance holds the middle."""
+    labels = cast([thing], VIEWPOINT, CAMERA).labels == FIRST_OBJECT
+    rows, columns = np.nonzero(labels)
+    along, place = (
+        (np.arange(CAMERA.width)[None], columns)
+        if side in ("left", "right")
+        else (np.arange(CAMERA.height)[:, None], rows)
+    )
+    low, high = np.quantile(place, [0.4, 0.6])
+    without = along < low if side in ("left", "top") else along > high
+
+    def blind(depth):
+        return np.where(labels & without, 0.0, depth)
+
+    geometry = geometry_of([thing], depth=blind)[FIRST_OBJECT]
+    error = geometry.centroid - in_camera(thing.centre)
+    assert error @ np.linalg.solve(geometry.covariance, error) < chi2.ppf(0.95, df=3)
+    whole = geometry_of([thing])[FIRST_OBJECT]
+    assert np.trace(geometry.covariance) > np.trace(whole.covariance)
 
 
 def test_a_mask_that_spills_over_the_depth_edge_does_not_move_the_centre():
@@ -299,10 +323,8 @@ def crisp_scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_rolling_the_camera_rolls_the_result(seed):
     masks, depth = crisp_scene(seed)
     camera = Intrinsics(30.0, 33.0, 14.0, 12.5, 32, 24)
-    upright = slot_geometry(masks, SimpleNamespace(x=0, y=0, width=32, height=24), depth, camera)
-    rolled = slot_geometry(
-        np.rot90(masks, axes=(1, 2)), SimpleNamespace(x=0, y=0, width=24, height=32), np.rot90(depth), turned(camera)
-    )
+    upright = slot_geometry(masks, Region(0, 0, 32, 24), depth, camera)
+    rolled = slot_geometry(np.rot90(masks, axes=(1, 2)), Region(0, 0, 24, 32), np.rot90(depth), turned(camera))
     turn = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     for before, after in zip(upright, rolled, strict=True):
         np.testing.assert_allclose(after.centroid, turn @ before.centroid, atol=1e-9)
@@ -316,7 +338,7 @@ def test_mirroring_the_image_mirrors_the_result(seed):
     masks, depth = crisp_scene(seed)
     camera = Intrinsics(30.0, 33.0, 14.0, 12.5, 32, 24)
     mirrored_camera = Intrinsics(30.0, 33.0, 31 - 14.0, 12.5, 32, 24)
-    roi = SimpleNamespace(x=0, y=0, width=32, height=24)
+    roi = Region(0, 0, 32, 24)
     flip = np.diag([-1.0, 1.0, 1.0])
     mirrored = slot_geometry(masks[..., ::-1], roi, depth[:, ::-1], mirrored_camera)
     for before, after in zip(slot_geometry(masks, roi, depth, camera), mirrored, strict=True):
@@ -329,7 +351,7 @@ def test_mirroring_the_image_mirrors_the_result(seed):
 @given(seeds, st.permutations(range(4)))
 def test_permuting_the_slots_permutes_the_result(seed, order):
     masks, depth = random_scene(seed)
-    roi = SimpleNamespace(x=0, y=0, width=32, height=24)
+    roi = Region(0, 0, 32, 24)
     camera = Intrinsics(30.0, 30.0, 15.5, 11.5, 32, 24)
     straight = slot_geometry(masks, roi, depth, camera)
     for slot, permuted in zip(order, slot_geometry(masks[order], roi, depth, camera), strict=True):
@@ -346,7 +368,7 @@ def test_permuting_the_slots_permutes_the_result(seed, order):
 def test_any_depth_gives_a_positive_definite_covariance_or_nothing(seed, poison):
     masks, depth = random_scene(seed)
     depth[np.random.default_rng(seed).random(depth.shape) < 0.5] = poison
-    roi = SimpleNamespace(x=0, y=0, width=32, height=24)
+    roi = Region(0, 0, 32, 24)
     for geometry in slot_geometry(masks, roi, depth, Intrinsics(30.0, 30.0, 15.5, 11.5, 32, 24)):
         if geometry is not None and geometry.centroid[2] < 1e6:
             np.testing.assert_array_equal(geometry.covariance, geometry.covariance.T)
@@ -365,7 +387,7 @@ def test_without_depth_there_is_no_geometry():
         ((np.zeros((64, 64)), CENTRE, np.ones((64, 80)), CAMERA), r"masks must be \[K, H, W\]"),
         ((np.zeros((2, 8, 8)), CENTRE, np.ones((64, 80, 1)), CAMERA), r"depth must be \[h, w\]"),
         (
-            (np.zeros((2, 8, 8)), SimpleNamespace(x=0, y=0, width=0, height=4), np.ones((64, 80)), CAMERA),
+            (np.zeros((2, 8, 8)), Region(0, 0, 0, 4), np.ones((64, 80)), CAMERA),
             "roi is empty",
         ),
     ],

@@ -1,7 +1,5 @@
 """Markers and clouds: what viewers and subscribers get, through real messages and their serialisation."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,9 +13,10 @@ from visualization_msgs.msg import Marker, MarkerArray
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
 from monet_perception.nodes.cloud import POINT, build_cloud, pack_rgb, read_cloud, unpack_rgb
 from monet_perception.nodes.markers import BOXES, IDS, NAMESPACES, UNCERTAINTY, build_markers, shown_tracks
+from monet_perception.region import Region
 
 CAMERA = Intrinsics(20.0, 25.0, 15.5, 11.5, 32, 24)
-ROI = SimpleNamespace(x=4, y=0, width=24, height=24)
+ROI = Region(4, 0, 24, 24)
 HEADER = Header(frame_id="camera_optical")
 
 
@@ -108,6 +107,7 @@ def test_each_track_with_geometry_has_a_box_an_ellipsoid_and_an_id():
     assert (box.pose.position.x, box.pose.position.y, box.pose.position.z) == (1.0, 0.2, 2.0)
     assert (box.scale.x, box.scale.y) == (0.3, 0.4)
     assert box.scale.z > 0  # a flat box would not be drawn
+    assert all(0 < m.lifetime.sec < 60 for m in message.markers), "a deletion may get lost"
     label = next(m for m in message.markers if (m.ns, m.id) == (IDS, 7))
     assert label.pose.position.y < box.pose.position.y - box.scale.y / 2, "not above the box: y points down"
     assert all(m.header.frame_id == "camera_optical" and m.action == Marker.ADD for m in message.markers)

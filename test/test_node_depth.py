@@ -33,6 +33,8 @@ from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.statistics import Statistics
 from monet_perception.tracking import Tracker
 
+LONG = 600.0
+"""Seconds of patience: a wait that ought not to be ends in the test's own limit."""
 MATRIX = np.array([[42.0, 0, 32.2], [0, 42.0, 24.1], [0, 0, 1]])
 LENS = np.array([-0.30, 0.09, 0.0005, -0.0003, 0.0])
 RECTIFIED = cv2.getOptimalNewCameraMatrix(MATRIX, LENS, (64, 48), 0)[0]
@@ -65,18 +67,16 @@ def test_the_depth_image_nearest_in_time_is_found(stamps, wanted):
 
 
 def test_a_depth_image_that_is_under_way_is_waited_for():
-    matcher = DepthMatcher(tolerance=0.02, patience=5.0)
+    matcher = DepthMatcher(tolerance=0.02, patience=LONG)
     matcher.add_info(CameraInfo())
     matcher.add_depth(Image(header=header(10)))
     threading.Timer(0.05, matcher.add_depth, [Image(header=header(110))]).start()
-    begin = time.monotonic()
     matcher.match(header(110))
-    assert time.monotonic() - begin < 4
 
 
 def test_a_nearer_depth_image_that_is_under_way_is_waited_for():
     """60 Hz, the depth images 12 ms late: the one before lies within the tolerance, but is of another moment."""
-    matcher = DepthMatcher(tolerance=0.02, patience=5.0)
+    matcher = DepthMatcher(tolerance=0.02, patience=LONG)
     matcher.add_info(CameraInfo())
     for number in range(1, 6):
         matcher.add_depth(Image(header=header(1000 / 60 * number)))
@@ -85,13 +85,11 @@ def test_a_nearer_depth_image_that_is_under_way_is_waited_for():
 
 
 def test_depth_that_is_always_a_little_older_is_not_waited_for():
-    matcher = DepthMatcher(tolerance=0.02, patience=5.0)
+    matcher = DepthMatcher(tolerance=0.02, patience=LONG)
     matcher.add_info(CameraInfo())
     for number in range(1, 6):
         matcher.add_depth(Image(header=header(33 * number)))
-    begin = time.monotonic()
     assert milliseconds(matcher.match(header(170))[0]) == 165
-    assert time.monotonic() - begin < 1
 
 
 @given(st.integers(0, 100), st.booleans())
@@ -107,21 +105,17 @@ def test_a_slow_network_finds_the_depth_of_its_image(later, depth_first):
 
 
 def test_without_a_depth_camera_nothing_is_waited_for():
-    begin = time.monotonic()
     with pytest.raises(NoDepthError, match="no depth image has come"):
-        DepthMatcher(patience=5.0).match(header(100))
-    assert time.monotonic() - begin < 1
+        DepthMatcher(patience=LONG).match(header(100))
 
 
 def test_a_depth_camera_that_fell_silent_is_not_waited_for():
-    matcher = DepthMatcher(patience=5.0)
+    matcher = DepthMatcher(patience=LONG)
     matcher.add_info(CameraInfo())
     matcher.add_depth(Image(header=header(10)))
     time.sleep(SILENT + 0.05)
-    begin = time.monotonic()
     with pytest.raises(NoDepthError, match=r"the last depth image came 1\.\d s ago"):
         matcher.match(header(1100))
-    assert time.monotonic() - begin < 1
 
 
 def test_the_camera_info_nearest_in_time_is_taken():
@@ -163,7 +157,7 @@ def test_a_missing_camera_info_is_told_and_one_that_came_stays():
 
 
 def test_of_depth_images_without_stamps_the_newest_is_taken():
-    matcher = DepthMatcher(patience=5.0)
+    matcher = DepthMatcher(patience=LONG)
     matcher.add_info(CameraInfo())
     for number in range(12):
         matcher.add_depth(Image(step=number))
@@ -198,13 +192,20 @@ def camera_info(of: Header, **fields: object) -> CameraInfo:
     return message
 
 
-def frame(pipeline: Pipeline, of: Header, depth: Header | None = None, info: CameraInfo | None = None, received=1.0):
+def frame(
+    pipeline: Pipeline,
+    of: Header,
+    depth: Header | None = None,
+    info: CameraInfo | None = None,
+    received=1.0,
+    depth_size: tuple[int, int] = (48, 64),
+):
     """What becomes of a grey image, seen with a wall two metres away."""
     pipeline.depth.clear()
     if info is not None:
         pipeline.depth.add_info(info)
     if depth is not None:
-        pipeline.depth.add_depth(image_message(depth, np.full((48, 64), 2000, np.uint16), "16UC1"))
+        pipeline.depth.add_depth(image_message(depth, np.full(depth_size, 2000, np.uint16), "16UC1"))
     image = image_message(of, np.full((48, 64, 3), 128, np.uint8), "rgb8")
     return pipeline.run(image, received=received, reconstruct=False, locate=True)
 
@@ -232,6 +233,15 @@ def test_depth_in_another_frame_is_used_and_told(pipeline):
     assert found.depth is not None
     assert "depth is in frame 'depth_camera', the image in 'camera'" in found.depth_fault
     assert frame(pipeline, stamp, header(100, ""), camera_info(stamp)).depth_fault == ""
+
+
+def test_depth_of_another_shape_is_used_and_told(pipeline):
+    """It can't be registered to the image, whatever its frame is called."""
+    stamp = header(100)
+    assert frame(pipeline, stamp, stamp, camera_info(stamp), depth_size=(24, 32)).depth_fault == "", "half as large"
+    found = frame(pipeline, stamp, stamp, camera_info(stamp), depth_size=(36, 64))
+    assert found.depth is not None
+    assert "depth is 64x36, the image 64x48" in found.depth_fault
 
 
 def test_why_there_is_no_depth_is_told(pipeline):

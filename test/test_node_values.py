@@ -50,7 +50,7 @@ def random_decomposition() -> Decomposition:
 
 def test_a_slot_array_holds_what_it_was_made_of():
     found, root = random_decomposition(), np.random.default_rng(1).normal(size=(3, 3))
-    geometry = SlotGeometry(np.array([1.0, 2.0, 3.0]), root @ root.T, np.array([4.0, 5.0, 6.0]), 0.75)
+    geometry = SlotGeometry(np.array([1.0, 2.0, 3.0]), root @ root.T, np.array([4.0, 5.0, 6.0]), 0.75, background=True)
     header = Header(frame_id="camera", stamp=Time(sec=1, nanosec=500))
     message = slot_array(header, "abc", found, np.array([7, -1, 9], np.int32), [None, geometry, None])
     assert [slot.track_id for slot in message.slots] == [7, -1, 9]
@@ -65,6 +65,7 @@ def test_a_slot_array_holds_what_it_was_made_of():
     assert (list(located.centroid), list(located.extent)) == ([1, 2, 3], [4, 5, 6])
     np.testing.assert_array_equal(located.covariance, geometry.covariance.ravel())
     assert located.occluding_share == 0.75
+    assert located.background
     for slot in message.slots[::2]:
         assert np.isnan(slot.occluding_share)
         assert not len(slot.centroid)

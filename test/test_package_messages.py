@@ -38,6 +38,7 @@ MSGS = Path(__file__).parents[1] / "monet_perception_msgs"
                 "centroid": "sequence<double>",
                 "covariance": "sequence<double>",
                 "extent": "sequence<double>",
+                "background": "boolean",
                 "occluding_share": "float",
             },
         ),

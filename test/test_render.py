@@ -286,10 +286,10 @@ def test_without_opengl_the_error_names_the_packages(tmp_path: Path) -> None:
 def test_renderers_don_t_disturb_each_other() -> None:
     code = """
 import numpy as np
-from train.scenes.drawing import Artist, Order
-first = Artist(Order("tabletop", 4))
+from train.scenes.drawing import SceneDrawer, RenderJob
+first = SceneDrawer(RenderJob("tabletop", 4))
 before = first.draw(0, 1)["images"]
-second = Artist(Order("clutter", 4))
+second = SceneDrawer(RenderJob("clutter", 4))
 again = second.draw(0, 1)["images"]
 assert np.array_equal(first.draw(0, 1)["images"], before)
 del first

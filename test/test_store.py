@@ -162,7 +162,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"options": {}}, {"width": 9}, {"depth": False}])
-def test_another_recipe_starts_clean(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_another_specification_starts_clean(tmp_path: Path, change: dict[str, Any]) -> None:
     writer = StoreWriter(tmp_path / "store", LAYOUT, COUNT)
     writer.write(0, **rows(0, 5))
     writer.sync()

@@ -129,6 +129,40 @@ def test_ids_of_a_frame_differ(frame_seeds):
         assert len(set(ids[ids != NO_TRACK])) == (ids != NO_TRACK).sum()
 
 
+@pytest.mark.parametrize("turn", [-4, 4])
+def test_ids_stay_with_their_objects_while_the_camera_turns(turn):
+    """Things in a row that look alike: after two frames each stands where its neighbour stood."""
+    places = np.array([8.0, 16.0, 24.0, 32.0, 40.0]) - (8.0 if turn > 0 else 0.0)
+    alike = latents(0, 1, 1, 1, 1, 1)
+
+    def ids(shift: tuple[float, float]) -> list[np.ndarray]:
+        tracker = Tracker()
+        return [
+            tracker.update(
+                scene(*(disc(x + turn * number - 12, 12, 2.5) for x in places)),
+                *alike,
+                0.1 * number,
+                shift if number else (0.0, 0.0),
+            )
+            for number in range(4)
+        ]
+
+    def kept(frames: list[np.ndarray]) -> bool:
+        both = [(a[1:], b[1:]) for a, b in itertools.pairwise(frames)]
+        return all((a == b)[(a >= 0) & (b >= 0)].all() for a, b in both)
+
+    assert kept(ids((turn, 0.0)))
+    assert not kept(ids((0.0, 0.0))), "which the shift is the cause of"
+
+
+def test_a_shift_after_a_long_time_does_not_count():
+    """Whatever moved meanwhile did so by itself."""
+    frame = (scene(disc(6, 12, 3), disc(16, 12, 3)), *latents(0, 1, 1))
+    tracker = Tracker()
+    first = tracker.update(*frame, 0.0)
+    assert (tracker.update(*frame, 0.5, (10.0, 0.0)) == first).all()
+
+
 def test_empty_and_thinly_spread_slots_have_no_track():
     masks = scene(disc(8, 8, 4))
     thin = np.full((1, SIZE, SIZE), 0.02)

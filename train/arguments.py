@@ -1,4 +1,4 @@
-"""Types of command-line arguments, which tell a wrong number in a sentence."""
+"""Argument types for argparse whose error messages name the permitted range."""
 
 from __future__ import annotations
 

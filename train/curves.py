@@ -57,16 +57,16 @@ def read_curve(run: Path, name: str | None = None) -> Curve:
     Raises:
         CurveError: the folder has no validations of train.fit.
     """
-    one_step = read_training(run / "last.safetensors", steps=1)
     lines = read_validations(run)
-    if one_step is None or not lines:
+    training = read_training(run / "last.safetensors", lines[-1]["step"] if lines else 0)
+    if training is None or not lines:
         raise CurveError(f"{run}: no validation of a run of train.fit is here (yet)")
     if name is None:
         model = yaml.safe_load((run / CONFIG_NAME).read_text(encoding="utf-8"))["model"]
         structure = model_name(network_config(model["preset"], model["network"]))
-        name = f"{name_by_run(structure, one_step, '5.2')}, seed {one_step.seed}"
+        name = f"{name_by_run(structure, training, '5.2')}, seed {training.seed}"
     values = {key: [line[key] for line in lines] for key in lines[0] if all(key in line for line in lines)}
-    return Curve(name, [line["step"] * one_step.images for line in lines], values)
+    return Curve(name, [line["step"] * training.images_per_step for line in lines], values)
 
 
 def curves_figure(curves: Sequence[Curve], values: Sequence[str]) -> Figure:

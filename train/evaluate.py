@@ -1,7 +1,4 @@
-"""Measures checkpoints on stores: segmentation and reconstruction, as in tables 5.1 to 5.4 and figures 5.3 and 5.9.
-
-What is measured is what the robot runs: images go through `monet_perception.decomposer.Decomposer`.
-"""
+"""Measures checkpoints on stores: segmentation and reconstruction, as in tables 5.1 to 5.4 and figures 5.3 and 5.9."""
 
 from __future__ import annotations
 
@@ -243,7 +240,9 @@ def _network_entry(one: Evaluation) -> dict[str, Any]:
         "model_id": info.model_id,
         "trained_on": info.dataset,
         "steps": info.steps,
-        "training": None if one.training is None else dataclasses.asdict(one.training),
+        "training": None
+        if one.training is None
+        else {**dataclasses.asdict(one.training), "images": one.training.images},
         "code_version": info.code_version,
         "store": str(one.store),
         "images": len(one.objects),

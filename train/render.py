@@ -30,13 +30,13 @@ from monet_perception.files import replacing
 from train.arguments import above_zero, at_least, positive
 from train.data.manifest import StoreError
 from train.scenes.clip import write_clip
-from train.scenes.drawing import Order, draw_store, usable_cores
+from train.scenes.drawing import RenderJob, draw_store, usable_cores
+from train.scenes.kinds import KINDS
 from train.scenes.overview import overview
-from train.scenes.recipe import KINDS
 from train.scenes.renderer import RenderError
 from train.scenes.rooms import RoomVariant
 from train.scenes.sequence import RoomSequence
-from train.scenes.tfrecords import published_order, write_tfrecords
+from train.scenes.tfrecords import published_job, write_tfrecords
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,19 +70,19 @@ def _render(options: argparse.Namespace) -> None:
 def _render_store(options: argparse.Namespace) -> None:
     kind = options.kind_of(options)
     size = options.size or KINDS[kind].size
-    order = Order(kind, options.count, options.seed, size, size, options.depth, _shadow_size(options), options.split)
+    job = RenderJob(kind, options.count, options.seed, size, size, options.depth, _shadow_size(options), options.split)
     with _bar(options.count, "scene") as bar:
         store = draw_store(
-            order, options.store, processes=options.processes, overwrite=options.overwrite, progress=bar.update
+            job, options.store, processes=options.processes, overwrite=options.overwrite, progress=bar.update
         )
     print(f"{store.path}: {len(store):,} scenes of {size}x{size} with {', '.join(store.manifest.arrays)}.")
 
 
 def _render_tfrecords(options: argparse.Namespace) -> None:
-    order = published_order(options.kind_of(options), options.count, options.seed, _shadow_size(options))
+    job = published_job(options.kind_of(options), options.count, options.seed, _shadow_size(options))
     with _bar(options.count, "scene") as bar:
         path = write_tfrecords(
-            order, options.tfrecords, processes=options.processes, overwrite=options.overwrite, progress=bar.update
+            job, options.tfrecords, processes=options.processes, overwrite=options.overwrite, progress=bar.update
         )
     print(f"{path}: {options.count:,} scenes, {path.stat().st_size / 1e6:.1f} MB.")
 

@@ -21,7 +21,7 @@ class Training:
 
     Attributes:
         steps: optimiser steps.
-        images: images seen, those seen twice counted twice; too few where `devices: auto` found several GPUs.
+        images_per_step: of all processes together; too few where `devices: auto` found several GPUs.
         minutes: spent training and validating up to the last validation at or before the checkpoint; None without one.
         seed: of the run.
         initialisation: of what was not pre-trained, `kaiming` or `default`.
@@ -31,13 +31,18 @@ class Training:
     """
 
     steps: int
-    images: int
+    images_per_step: int
     minutes: float | None
     seed: int
     initialisation: str
     pretrained: str | None
     fine_tuned: str | None
     command: str
+
+    @property
+    def images(self) -> int:
+        """Images seen, those seen twice counted twice."""
+        return self.steps * self.images_per_step
 
 
 def read_training(checkpoint: Path, steps: int) -> Training | None:
@@ -57,7 +62,7 @@ def read_training(checkpoint: Path, steps: int) -> Training | None:
     model, again = config["model"], checkpoint.parent.with_name(f"{checkpoint.parent.name}_again")
     return Training(
         steps=steps,
-        images=steps * images_per_step,
+        images_per_step=images_per_step,
         minutes=_minutes(checkpoint.parent, steps),
         seed=int(config["seed_everything"]),
         initialisation=model["initialisation"],

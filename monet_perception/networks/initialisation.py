@@ -33,7 +33,7 @@ def variance_bound(layer: nn.Module, heuristic: Literal["default", "kaiming"]) -
 def initialise(module: nn.Module, heuristic: Literal["default", "kaiming"]) -> None:
     """Draws every linear and convolutional weight from N(0, sqrt(k / 3)) cut at +-sqrt(k); biases become zero.
 
-    Call it before pre-trained weights are loaded: it knows no layer to spare.
+    Call it before pre-trained weights are loaded: it overwrites every layer.
 
     Raises:
         ValueError: the heuristic is unknown.

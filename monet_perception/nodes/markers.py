@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
+from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, Quaternion, Vector3
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
@@ -20,6 +21,8 @@ NAMESPACES = (BOXES, UNCERTAINTY, IDS)
 
 SMALLEST_BOX = 0.01
 """Metres; viewers warn about a scale of zero and draw nothing."""
+LIFETIME = Duration(sec=5)
+"""After which a viewer drops a marker by itself: a deletion may get lost, and a camera may fall silent."""
 ELLIPSOID = 2.5
 """Half axes of the ellipsoid in standard deviations: it holds the true centre nine times in ten (chi-square, 3 degrees
 of freedom: 2.5^2 = 6.25)."""
@@ -100,7 +103,7 @@ def _label(header: Header, track: int, geometry: SlotGeometry) -> Marker:
 
 
 def _marker(header: Header, namespace: str, track: int, kind: int, geometry: SlotGeometry) -> Marker:
-    marker = Marker(header=header, ns=namespace, id=track, type=kind, action=Marker.ADD)
+    marker = Marker(header=header, ns=namespace, id=track, type=kind, action=Marker.ADD, lifetime=LIFETIME)
     x, y, z = (float(value) for value in geometry.centroid)
     marker.pose.position = Point(x=x, y=y, z=z)
     return marker

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from monet_perception.nodes.calibration import check_size, to_intrinsics
 from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, to_metres, to_rgb
 from monet_perception.nodes.depth import DepthMatcher, NoDepthError
 from monet_perception.nodes.network import Network
+from monet_perception.picture_shift import PictureShift
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 from monet_perception.tracking import Tracker
 
@@ -59,6 +60,7 @@ class Pipeline:
         depth: finds the depth image of an image.
         depth_broken: called with what is wrong with a depth image or camera_info; the frame then goes without 3D.
         rectified: whether the images are.
+        shift: finds how far the picture moved.
     """
 
     network: Network
@@ -66,6 +68,7 @@ class Pipeline:
     depth: DepthMatcher
     depth_broken: Callable[[MessageError], None]
     rectified: bool
+    shift: PictureShift = field(default_factory=PictureShift)
 
     def run(
         self, message: Image | CompressedImage, *, received: float, reconstruct: bool, locate: bool
@@ -91,6 +94,7 @@ class Pipeline:
             decomposition.latent_mean,
             decomposition.latent_log_sigma,
             stamp_nanoseconds(header) / NANOSECONDS or received,
+            self.shift.update(decomposition.image),
         )
         if locate:  # looked up after the network ran, because that gives depth time to arrive
             depth, depth_fault = self._depth(header, decomposition)
@@ -118,12 +122,23 @@ class Pipeline:
             image, info = self.depth.match(header)
             intrinsics = to_intrinsics(info, rectified=self.rectified)
             check_size(intrinsics, decomposition.source_width, decomposition.source_height)
-            return (to_metres(image), intrinsics), _other_frame(header.frame_id, image.header.frame_id)
+            doubt = _other_frame(header.frame_id, image.header.frame_id) or _other_aspect(image, decomposition)
+            return (to_metres(image), intrinsics), doubt
         except NoDepthError as error:
             return None, str(error)
         except MessageError as error:
             self.depth_broken(error)
             return None, str(error)
+
+
+def _other_aspect(depth: Image, decomposition: Decomposition) -> str:
+    """What is to be said where depth has another ratio of width to height than the image; empty if it has the same."""
+    width, height = decomposition.source_width, decomposition.source_height
+    if abs(depth.width * height - depth.height * width) <= max(width, height):  # a size may be rounded by a pixel
+        return ""
+    return (
+        f"depth is {depth.width}x{depth.height}, the image {width}x{height}: 3D is wrong, as they can't be registered"
+    )
 
 
 def _other_frame(image: str, depth: str) -> str:

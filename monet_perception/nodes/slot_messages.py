@@ -19,7 +19,6 @@ from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry
 from monet_perception.nodes.conversions import MessageError, float_array, image_message
 from monet_perception.region import Region
-from monet_perception.rim import MIN_OCCLUDING_SHARE
 from monet_perception.slots import background_slots, mask_area
 
 MASK_ENCODINGS = "mono8", "32FC1"
@@ -60,7 +59,7 @@ def slot_array(
         source_width=decomposition.source_width,
         roi=RegionOfInterest(x_offset=roi.x, y_offset=roi.y, width=roi.width, height=roi.height),
     )
-    area = mask_area(decomposition.masks)
+    area, background = mask_area(decomposition.masks), background_slots(decomposition.masks)
     for k in range(len(masks)):
         slot = Slot(
             index=k,
@@ -69,6 +68,7 @@ def slot_array(
             latent_mean=float_array(decomposition.latent_mean[k]),
             latent_log_sigma=float_array(decomposition.latent_log_sigma[k]),
             mask=image_message(header, masks[k], mask_encoding),
+            background=bool(background[k]),
             occluding_share=math.nan,
         )
         if reconstructions is not None:
@@ -77,6 +77,7 @@ def slot_array(
             slot.centroid = float_array(geometry.centroid, "d")
             slot.covariance = float_array(geometry.covariance, "d")
             slot.extent = float_array(geometry.extent, "d")
+            slot.background = geometry.background
             slot.occluding_share = geometry.occluding_share
         message.slots.append(slot)
     return message
@@ -94,17 +95,8 @@ def read_masks(message: SlotArray) -> NDArray[np.float32]:
 
 
 def object_slots(message: SlotArray) -> NDArray[np.bool_]:
-    """Which slots of a message hold a tracked object with a place in 3D, and no piece of a background: [K].
-
-    Background is told by the mask (`slots.background_slots`) and, since nothing goes on beyond an object's rim, by
-    `occluding_share` (`rim.MIN_OCCLUDING_SHARE`).
-
-    Raises:
-        MessageError: as `read_masks`.
-    """
-    placed = [slot.track_id >= 0 and len(slot.centroid) > 0 for slot in message.slots]
-    goes_on = [slot.occluding_share < MIN_OCCLUDING_SHARE for slot in message.slots]
-    return np.array(placed, bool) & ~(background_slots(read_masks(message)) | goes_on)
+    """Which slots of a message hold a tracked object, and not a background or nothing: bool [K]."""
+    return np.array([slot.track_id >= 0 and not slot.background for slot in message.slots], bool)
 
 
 def read_region(message: SlotArray) -> Region:

@@ -132,7 +132,7 @@ class StoreWriter:
         ranges, state = self._done
         for file in self._files.values():
             os.fsync(file.fileno())
-        progress = {"recipe": self._recipe(), "ranges": ranges, "state": state}
+        progress = {"specification": self._specification(), "ranges": ranges, "state": state}
         write_text(self._folder / _PROGRESS_NAME, json.dumps(progress))
         self._unsynced = 0
         self._synced = time.monotonic()
@@ -189,8 +189,8 @@ class StoreWriter:
         finally:
             self.close()
 
-    def _recipe(self) -> dict[str, Any]:
-        """What decides the contents: an attempt with another recipe can't be gone on with."""
+    def _specification(self) -> dict[str, Any]:
+        """What decides the contents: an attempt with another one can't be gone on with."""
         described = json.loads(Manifest.of(self.layout, self.count or 0, {}, {}).to_json())
         columns = {name: [column.dtype.str, *column.shape] for name, column in self._columns.items()}
         return {**described, "columns": columns, "fixed_count": self.count is not None}
@@ -214,10 +214,10 @@ class StoreWriter:
         self._synced = time.monotonic()
 
     def _resume(self) -> None:
-        """Take over what an attempt of the same recipe wrote, and remove everything else."""
+        """Take over what an attempt of the same specification wrote, and remove everything else."""
         try:
             progress = json.loads((self._folder / _PROGRESS_NAME).read_text())
-            usable = progress["recipe"] == self._recipe()
+            usable = progress["specification"] == self._specification()
         except (OSError, ValueError, KeyError, TypeError):
             usable = False
         kept = {_LOCK_NAME}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from train.data.layout import StoreLayout
 from train.data.store import Store
 from train.data.store_writer import StoreWriter
-from train.scenes.recipe import KINDS, LICENCE, scene_at
+from train.scenes.kinds import KINDS, LICENCE, scene_at
 from train.scenes.renderer import RenderError, SceneRenderer
 from train.scenes.scene import CAMERA_FIELDS, SimulatedScene
 
@@ -34,11 +34,11 @@ _MILLIMETRES = 1000.0
 
 
 @dataclass(frozen=True)
-class Order:
+class RenderJob:
     """What is to be drawn.
 
     Attributes:
-        kind: name in `recipe.KINDS`.
+        kind: name in `kinds.KINDS`.
         count: number of scenes.
         seed: of all of them.
         height, width: pixels.
@@ -75,21 +75,21 @@ class Order:
         )  # fmt: skip
 
 
-class Artist:
-    """Draws the scenes of one order."""
+class SceneDrawer:
+    """Draws the scenes of one job."""
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
-        kind = KINDS[order.kind]
+    def __init__(self, job: RenderJob) -> None:
+        self.job = job
+        kind = KINDS[job.kind]
         textures = kind.textures() if kind.textures else None
-        self._renderer = SceneRenderer(order.height, order.width, shadow_size=order.shadow_size, textures=textures)
+        self._renderer = SceneRenderer(job.height, job.width, shadow_size=job.shadow_size, textures=textures)
 
     def draw(self, start: int, stop: int) -> dict[str, Any]:
         """Scenes `start` to `stop` - 1 as the arrays that `StoreWriter.write` takes."""
-        order = self.order
-        frames = (stop - start, order.height, order.width)
+        job = self.job
+        frames = (stop - start, job.height, job.width)
         images, labels = np.empty((*frames, 3), np.uint8), np.empty(frames, np.uint8)
-        depth = np.empty(frames, np.uint16) if order.depth else None
+        depth = np.empty(frames, np.uint16) if job.depth else None
         scenes = [self._scene(index) for index in range(start, stop)]
         for place, scene in enumerate(scenes):
             picture = self._renderer.draw(scene)
@@ -97,18 +97,18 @@ class Artist:
             if depth is not None:
                 depth[place] = millimetres(picture.depth)
         arrays: dict[str, Any] = {"images": images, "labels": labels}
-        arrays["cameras"] = np.stack([scene.camera.row(order.height, order.width) for scene in scenes])
-        if KINDS[order.kind].factors:
-            arrays["factors"] = KINDS[order.kind].factor_rows(scenes)
+        arrays["cameras"] = np.stack([scene.camera.row(job.height, job.width) for scene in scenes])
+        if KINDS[job.kind].factors:
+            arrays["factors"] = KINDS[job.kind].factor_rows(scenes)
         if depth is not None:
             arrays["depth"] = depth
         return arrays
 
     def _scene(self, index: int) -> SimulatedScene:
-        scene = scene_at(self.order.kind, self.order.seed, index)
-        if self.order.field_of_view is None:
+        scene = scene_at(self.job.kind, self.job.seed, index)
+        if self.job.field_of_view is None:
             return scene
-        camera = dataclasses.replace(scene.camera, field_of_view=self.order.field_of_view)
+        camera = dataclasses.replace(scene.camera, field_of_view=self.job.field_of_view)
         return dataclasses.replace(scene, camera=camera)
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def draw_store(
-    order: Order,
+    job: RenderJob,
     path: Path,
     *,
     processes: int,
@@ -133,7 +133,7 @@ def draw_store(
     """Draw everything that the store at `path` still lacks; what an interrupted attempt drew is kept.
 
     Args:
-        order: what to draw.
+        job: what to draw.
         path: where the store will be.
         processes: how many draw; the result doesn't depend on it.
         overwrite: replace a store that is there.
@@ -143,16 +143,16 @@ def draw_store(
         RenderError: scenes can't be drawn here.
     """
     begin = time.monotonic()
-    with StoreWriter(path, order.layout, order.count, overwrite=overwrite) as writer:
+    with StoreWriter(path, job.layout, job.count, overwrite=overwrite) as writer:
         progress(writer.written)
-        ranges = list(writer.missing(order.chunk))
-        for start, arrays in draw_ranges(order, ranges, processes):
+        ranges = list(writer.missing(job.chunk))
+        for start, arrays in draw_ranges(job, ranges, processes):
             writer.write(start, **arrays)
             progress(len(arrays["images"]))
         return writer.finish({"seconds": round(time.monotonic() - begin, 1), "processes": processes})
 
 
-def draw_ranges(order: Order, ranges: list[tuple[int, int]], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def draw_ranges(job: RenderJob, ranges: list[tuple[int, int]], processes: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Start and arrays of each range, in order, drawn by as many processes other than this one.
 
     Also a single one: this process may load libraries later that don't live together with OpenGL's (see `renderer`).
@@ -160,17 +160,17 @@ def draw_ranges(order: Order, ranges: list[tuple[int, int]], processes: int) -> 
     # Spawned, because OpenGL doesn't survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_obey_parent) as pool:
-        yield from _in_order(pool, order, ranges, ahead=2 * processes)
+        yield from _in_order(pool, job, ranges, ahead=2 * processes)
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, order: Order, ranges: Iterable[tuple[int, int]], ahead: int
+    pool: ProcessPoolExecutor, job: RenderJob, ranges: Iterable[tuple[int, int]], ahead: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Results as they were asked for, never more than `ahead` of them waiting: a slow disk must not fill the memory."""
     waiting: deque[tuple[int, Future[dict[str, Any]]]] = deque()
     try:
         for start, stop in ranges:
-            waiting.append((start, pool.submit(_draw, order, start, stop)))
+            waiting.append((start, pool.submit(_draw, job, start, stop)))
             if len(waiting) == ahead:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -201,12 +201,12 @@ def _end_with_parent() -> None:
 
 
 @functools.cache
-def _artist(order: Order) -> Artist:
-    return Artist(order)  # here and not when the process starts, so that its errors reach whoever asked
+def _drawer(job: RenderJob) -> SceneDrawer:
+    return SceneDrawer(job)  # here and not when the process starts, so that its errors reach whoever asked
 
 
-def _draw(order: Order, start: int, stop: int) -> dict[str, Any]:
-    return _artist(order).draw(start, stop)
+def _draw(job: RenderJob, start: int, stop: int) -> dict[str, Any]:
+    return _drawer(job).draw(start, stop)
 
 
 def usable_cores() -> int:

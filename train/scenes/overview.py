@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monet_perception.palette import label_colours
-from train.scenes.drawing import Artist, Order
-from train.scenes.recipe import KINDS
+from train.scenes.drawing import RenderJob, SceneDrawer
+from train.scenes.kinds import KINDS
 
 _TILE, _GAP, _TITLE = 128, 4, 22
 _BLACK = (0, 0, 0)
@@ -21,9 +21,9 @@ def overview(columns: int = 10, seed: int = 0) -> NDArray[np.uint8]:
 
 def _strip(name: str, columns: int, seed: int) -> NDArray[np.uint8]:
     kind = KINDS[name]
-    artist = Artist(Order(name, columns, seed, kind.size, kind.size, shadow_size=kind.shadow_size))
-    arrays = artist.draw(0, columns)
-    artist.close()
+    drawer = SceneDrawer(RenderJob(name, columns, seed, kind.size, kind.size, shadow_size=kind.shadow_size))
+    arrays = drawer.draw(0, columns)
+    drawer.close()
     images = _row(arrays["images"], cv2.INTER_CUBIC)
     labels = _row(label_colours()[arrays["labels"]], cv2.INTER_NEAREST)
     title = np.full((_TITLE, images.shape[1], 3), 255, np.uint8)

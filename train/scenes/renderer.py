@@ -21,6 +21,7 @@ try:
     import mujoco
 except ImportError as error:
     raise ImportError("rendering needs MuJoCo: pip install 'monet_perception[render]'") from error
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -141,13 +142,8 @@ class SceneRenderer:
         flags[_FLAG.mjRND_REFLECTION] = any(thing.reflectance > 0 for thing in scene.things)
         mujoco.mjr_render(self._large, self._scene, self._context)
         mujoco.mjr_readPixels(self._pixels, None, self._large, self._context)
-        n = _SUPERSAMPLING
-        blocks = self._pixels[::-1].reshape(self.height, n, self.width, n, 3)
-        total = np.zeros((self.height, self.width, 3), np.uint16)
-        for row in range(n):
-            for column in range(n):
-                total += blocks[:, row, :, column]
-        return ((total + n * n // 2) // (n * n)).astype(np.uint8)
+        averaged = cv2.resize(self._pixels[::-1], (self.width, self.height), interpolation=cv2.INTER_AREA)
+        return np.asarray(averaged, np.uint8)
 
     def _draw_labels(self) -> NDArray[np.uint8]:
         flags = self._scene.flags

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from monet_perception.files import replacing
 from train.data.multi_object import CLEVR_CROP, CLEVR_OBJECTS, ENTITIES, import_tensorflow
-from train.scenes.drawing import Order, draw_ranges
+from train.scenes.drawing import RenderJob, draw_ranges
 from train.scenes.renderer import RenderError
 from train.scenes.tabletop import FIELD_OF_VIEW
 
@@ -30,27 +30,27 @@ _ONE_BYTE = [bytes([value]) for value in range(256)]
 Features = Mapping[str, NDArray[Any]]
 
 
-def published_order(kind: str, count: int, seed: int, shadow_size: int) -> Order:
+def published_job(kind: str, count: int, seed: int, shadow_size: int) -> RenderJob:
     """Scenes of the size and view that were published.
 
     Raises:
         RenderError: nothing like this kind was published.
     """
     if kind.startswith("rooms/") and kind.removeprefix("rooms/") in ENTITIES:
-        return Order(kind, count, seed, shadow_size=shadow_size)
+        return RenderJob(kind, count, seed, shadow_size=shadow_size)
     if kind == "tabletop":
         height, width = CLEVR_FRAME
-        return Order(kind, count, seed, height, width, shadow_size=shadow_size, field_of_view=_CLEVR_FIELD_OF_VIEW)
+        return RenderJob(kind, count, seed, height, width, shadow_size=shadow_size, field_of_view=_CLEVR_FIELD_OF_VIEW)
     raise RenderError(f"there is no published encoding for {kind}; TFRecords can be made of rooms and tabletops")
 
 
 def write_tfrecords(
-    order: Order, folder: Path, *, processes: int, overwrite: bool = False, progress: Callable[[int], object]
+    job: RenderJob, folder: Path, *, processes: int, overwrite: bool = False, progress: Callable[[int], object]
 ) -> Path:
-    """Draw an order into a file of the published name, which appears when it is complete.
+    """Draw a job into a file of the published name, which appears when it is complete.
 
     Args:
-        order: from `published_order`.
+        job: from `published_job`.
         folder: where the file will be.
         processes: how many draw.
         overwrite: replace a file that is there.
@@ -63,15 +63,15 @@ def write_tfrecords(
         SourceError: TensorFlow is not installed.
     """
     tf = import_tensorflow()
-    path = folder / file_name(order.kind)
+    path = folder / file_name(job.kind)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; remove it, choose another folder, or replace it (--overwrite)")
-    features_of = _clevr if order.kind == "tabletop" else _objects_room
-    ranges = [(start, min(start + order.chunk, order.count)) for start in range(0, order.count, order.chunk)]
+    features_of = _clevr if job.kind == "tabletop" else _objects_room
+    ranges = [(start, min(start + job.chunk, job.count)) for start in range(0, job.count, job.chunk)]
     with replacing(path) as temporary, tf.io.TFRecordWriter(str(temporary), "GZIP") as writer:
-        for _, arrays in draw_ranges(order, ranges, processes):
+        for _, arrays in draw_ranges(job, ranges, processes):
             for row in range(len(arrays["images"])):
-                writer.write(_example(tf, features_of(order, arrays, row)).SerializeToString())
+                writer.write(_example(tf, features_of(job, arrays, row)).SerializeToString())
             progress(len(arrays["images"]))
     return path
 
@@ -84,12 +84,12 @@ def file_name(kind: str) -> str:
     return f"objects_room_{'train' if variant == 'train' else f'test_{variant}'}.tfrecords"
 
 
-def _objects_room(order: Order, arrays: Mapping[str, Any], row: int) -> Features:
-    entities = next(count for variant, count in ENTITIES.items() if order.kind == f"rooms/{variant}")
+def _objects_room(job: RenderJob, arrays: Mapping[str, Any], row: int) -> Features:
+    entities = next(count for variant, count in ENTITIES.items() if job.kind == f"rooms/{variant}")
     return {"image": arrays["images"][row], "mask": _masks(arrays["labels"][row], entities)}
 
 
-def _clevr(order: Order, arrays: Mapping[str, Any], row: int) -> Features:
+def _clevr(job: RenderJob, arrays: Mapping[str, Any], row: int) -> Features:
     """All factors of CLEVR; entity 0 is the background, and categories are numbered from 1."""
     factors = {name: values[row] for name, values in arrays["factors"].items()}
     there = ~np.isnan(factors["x"])
