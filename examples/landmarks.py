@@ -11,8 +11,9 @@ track is new, or whose track jumped, is assigned by that distance and the distan
 Segmentation errs too, and a map has to live with it:
 - Two landmarks in the same place are one object that the network put into two slots, or took up again with another
   latent: they are merged.
-- A landmark that should be seen, and isn't, is evidence against it (the idea of existence probabilities, Musicki and
-  Evans 2004, in its simplest form: seconds that count against it, paid back by seconds in which it is seen).
+- A landmark that should be seen, because it is in view with nothing before it, and isn't, is evidence against it (the
+  idea of existence probabilities, Musicki and Evans 2004, in its simplest form: seconds that count against it, paid
+  back by seconds in which it is seen).
 - A landmark whose place was never known well is held back: `landmarks(max_sigma=...)`. What a slot that took a piece of
   wall leaves behind is of this kind.
 """
@@ -21,13 +22,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
+from monet_perception.depth_noise import depth_step
 from monet_perception.geometry import Intrinsics, SlotGeometry
 from monet_perception.region import Region
 from monet_perception.similarity import latent_distance
@@ -75,17 +77,47 @@ def to_world(
 
 @dataclass(frozen=True)
 class View:
-    """What the camera could see in one frame: its pose [4, 4] (optical frame to world), and the pixels that count."""
+    """What the camera could see in one frame.
+
+    Attributes:
+        camera: [4, 4], its pose (optical frame to world).
+        intrinsics: of the image.
+        roi: the pixels that count.
+        depth: [h, w] metres along z, registered to the image; zero, negative, NaN and infinity are holes. None:
+            unknown, so that whatever isn't seen may be behind something.
+    """
 
     camera: Array
     intrinsics: Intrinsics
     roi: Region
+    depth: NDArray[np.floating] | None = None
 
     def contains(self, position: Array) -> bool:
         """Whether a point [3] of the world is in the picture, at least `VIEW_MARGIN` of its size away from the edge."""
-        (pixel,) = self.intrinsics.project([self.camera[:3, :3].T @ (position - self.camera[:3, 3])])
+        (pixel,) = self.intrinsics.project([self._in_camera(position)])
         place = (pixel - [self.roi.x, self.roi.y]) / [self.roi.width, self.roi.height]
         return bool(((place >= VIEW_MARGIN) & (place <= 1 - VIEW_MARGIN)).all())  # NaN: out of the lens's sight
+
+    def reaches(self, position: Array, margin: float) -> bool:
+        """Whether sight goes as far as a point [3] of the world, or to `margin` metres before it.
+
+        Not where the depth at its pixel is a hole, for what is there is unknown. Depth of another resolution than the
+        image is looked up at the same place.
+        """
+        point = self._in_camera(position)
+        (pixel,) = self.intrinsics.project([point])
+        if self.depth is None or not np.isfinite(pixel).all():
+            return False
+        height, width = self.depth.shape
+        column, row = np.floor((pixel + 0.5) * [width / self.intrinsics.width, height / self.intrinsics.height])
+        if not (0 <= column < width and 0 <= row < height):
+            return False
+        z = float(self.depth[int(row), int(column)])
+        return math.isfinite(z) and z > 0 and bool(z >= point[2] - margin - depth_step(point[2]))
+
+    def _in_camera(self, position: Array) -> Array:
+        """A point [3] of the world in the optical frame."""
+        return self.camera[:3, :3].T @ (position - self.camera[:3, 3])
 
     def hides(self, near: Observation, position: Array) -> bool:
         """Whether an observation stands before a point of the world: nearer, and at least in part on the same ray."""
@@ -146,9 +178,10 @@ class LandmarkMap:
         freedom).
         noise_share: share of an observation's standard deviation that differs from frame to frame; the rest is bias.
         max_latent_distance: largest `similarity.latent_distance` at which a new track continues an old landmark.
+        latent_drift: standard deviation by which the latents of an object may have moved from those of its landmark.
         motion: standard deviation in metres by which an object may wander in one second; 0 for a static scene.
-        patience: seconds for which a landmark may be in view and not be seen before it is given up. Only frames whose
-            view is known count.
+        patience: seconds for which a landmark may be in view and not be seen before it is given up. Only frames count
+            whose view is known, with depth.
 
     Raises:
         ValueError: a parameter is out of range.
@@ -159,7 +192,11 @@ class LandmarkMap:
         *,
         gate: float = 0.999,
         noise_share: float = 0.3,
-        max_latent_distance: float = 0.6,
+        # In twenty rooms, of halves of walks: 92 % of the observations of an object are within 0.24 of its landmark,
+        # and 14 % of those of others. Without drift, views of one object are nearly as far apart as two objects: an
+        # area under the ROC of 0.83 instead of 0.95, and a gate of 0.6 left out 80 % of the same object's.
+        max_latent_distance: float = 0.24,
+        latent_drift: float = 0.4,
         motion: float = 0.05,
         patience: float = 2.0,
     ) -> None:
@@ -168,12 +205,13 @@ class LandmarkMap:
         for name, value in (("noise_share", noise_share), ("max_latent_distance", max_latent_distance)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], is {value}")
-        for name, value in (("motion", motion), ("patience", patience)):
+        for name, value in (("latent_drift", latent_drift), ("motion", motion), ("patience", patience)):
             if not value >= 0:
                 raise ValueError(f"{name} must be at least 0, is {value}")
         self.gate = float(chi2.ppf(gate, df=3))
         self.noise_share = noise_share
         self.max_latent_distance = max_latent_distance
+        self.latent_drift = latent_drift
         self.motion = motion
         self.patience = patience
         self._landmarks: list[Landmark] = []
@@ -181,7 +219,9 @@ class LandmarkMap:
         self._stamp: float | None = None
 
     def landmarks(self, min_observations: int = 1, max_sigma: float = math.inf) -> list[Landmark]:
-        """The map, in order of first sight, without what is likely an error of segmentation.
+        """The map at the last update, in order of first sight, without what is likely an error of segmentation.
+
+        The covariance of what hasn't been seen for long has grown by how far it may have wandered since.
 
         Args:
             min_observations: frames in which a landmark has to have been seen.
@@ -189,7 +229,7 @@ class LandmarkMap:
                 of an object is hidden later on, it doesn't vanish.
         """
         return [
-            landmark
+            replace(landmark, noise=self._predicted(landmark, self._stamp))
             for landmark in self._landmarks
             if landmark.observations >= min_observations and landmark.sharpest <= max_sigma
         ]
@@ -206,13 +246,13 @@ class LandmarkMap:
         strangers = []
         for observation in observations:
             landmark = self._of_track.get(observation.track)
-            if landmark is None or id(landmark) in taken or _mahalanobis(landmark, observation) > self.gate:
+            if landmark is None or id(landmark) in taken or self._distance(landmark, observation, stamp) > self.gate:
                 strangers.append(observation)
                 continue
             taken.add(id(landmark))
             self._fuse(landmark, observation, stamp)
         free = [landmark for landmark in self._landmarks if id(landmark) not in taken]
-        matches = self._assign(free, strangers)
+        matches = self._assign(free, strangers, stamp)
         for index, observation in enumerate(strangers):
             if index in matches:
                 landmark = free[matches[index]]
@@ -246,7 +286,8 @@ class LandmarkMap:
     def _same_place(self, landmark: Landmark, other: Landmark) -> bool:
         """Whether two landmarks lie in one place: within the gate, and the middle of one within the other."""
         offset = landmark.position - other.position
-        distance = offset @ np.linalg.solve(landmark.covariance + other.covariance, offset)
+        # As they were last seen: that either may have wandered off since is no evidence that it is in the other.
+        distance = _mahalanobis(offset, landmark.covariance + other.covariance)
         reach = max(_radius(landmark), _radius(other))
         return bool(distance <= self.gate and np.linalg.norm(offset) < reach)
 
@@ -258,7 +299,7 @@ class LandmarkMap:
         for landmark in list(self._landmarks):
             if landmark.last_seen == stamp:
                 landmark.missed = max(landmark.missed - passed, 0.0)
-            elif view.contains(landmark.position) and not any(view.hides(o, landmark.position) for o in observations):
+            elif _in_sight(landmark, observations, view):
                 landmark.missed += passed
                 if landmark.missed > self.patience:
                     self._forget(landmark, None)
@@ -272,7 +313,7 @@ class LandmarkMap:
             else:
                 self._of_track[track] = heir
 
-    def _assign(self, landmarks: list[Landmark], observations: list[Observation]) -> dict[int, int]:
+    def _assign(self, landmarks: list[Landmark], observations: list[Observation], stamp: float) -> dict[int, int]:
         """Landmark of each observation that has one: by Mahalanobis and latent distance, each in shares of its gate."""
         if not landmarks or not observations:
             return {}
@@ -281,16 +322,27 @@ class LandmarkMap:
             np.stack([o.latent_log_sigma for o in observations]),
             np.stack([m.latent_mean for m in landmarks]),
             np.stack([m.latent_log_sigma for m in landmarks]),
+            self.latent_drift,
         )
-        distance = np.array([[_mahalanobis(landmark, o) for landmark in landmarks] for o in observations])
+        distance = np.array([[self._distance(landmark, o, stamp) for landmark in landmarks] for o in observations])
         possible = (distance <= self.gate) & (latent <= self.max_latent_distance)
         cost = np.where(possible, distance / self.gate + latent / self.max_latent_distance, 2.0)
         rows, columns = linear_sum_assignment(cost)
         return {int(r): int(c) for r, c in zip(rows, columns, strict=True) if possible[r, c]}
 
+    def _predicted(self, landmark: Landmark, stamp: float | None) -> Array:
+        """[3, 3], a landmark's noise at a later stamp, grown by how far it may have wandered until then."""
+        unseen = 0.0 if stamp is None else max(stamp - landmark.last_seen, 0.0)
+        return landmark.noise + np.eye(3) * self.motion**2 * unseen
+
+    def _distance(self, landmark: Landmark, observation: Observation, stamp: float) -> float:
+        """Squared Mahalanobis distance of an observation from where a landmark may be at its stamp."""
+        covariance = self._predicted(landmark, stamp) + landmark.bias + observation.covariance
+        return _mahalanobis(observation.position - landmark.position, covariance)
+
     def _fuse(self, landmark: Landmark, observation: Observation, stamp: float) -> None:
         """Kalman update of a wandering point, in Joseph's form (stays symmetric and positive)."""
-        prior = landmark.noise + np.eye(3) * self.motion**2 * max(stamp - landmark.last_seen, 0.0)
+        prior = self._predicted(landmark, stamp)
         noise = observation.covariance * self.noise_share**2
         gain = np.linalg.solve(prior + noise, prior).T
         keep = np.eye(3) - gain
@@ -322,10 +374,21 @@ class LandmarkMap:
         )
 
 
-def _mahalanobis(landmark: Landmark, observation: Observation) -> float:
-    """Squared Mahalanobis distance of an observation from a landmark."""
-    offset = observation.position - landmark.position
-    return float(offset @ np.linalg.solve(landmark.covariance + observation.covariance, offset))
+def _mahalanobis(offset: Array, covariance: Array) -> float:
+    """Squared Mahalanobis length of an offset [3] whose covariance is [3, 3]."""
+    return float(offset @ np.linalg.solve(covariance, offset))
+
+
+def _in_sight(landmark: Landmark, observations: Sequence[Observation], view: View) -> bool:
+    """Whether a landmark should be seen: in the picture, and neither background nor another object is before it.
+
+    What depth shows less than half a landmark's width before it is the landmark, or the wall that a slot took up.
+    """
+    return (
+        view.contains(landmark.position)
+        and view.reaches(landmark.position, _radius(landmark))
+        and not any(view.hides(observation, landmark.position) for observation in observations)
+    )
 
 
 def _radius(landmark: Landmark) -> float:

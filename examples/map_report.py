@@ -57,13 +57,11 @@ def table(landmarks: Sequence[Landmark], matches: Sequence[Match]) -> str:
     lines = ["landmark      x       y       z   sigma  frames  tracks            true object   error"]
     for index, landmark in enumerate(landmarks):
         x, y, z = landmark.position
-        sigma = np.sqrt(np.trace(landmark.covariance))
         match = by_landmark.get(index)
         truth = f"{match.label:>11}  {match.error:5.2f} m" if match else f"{'-':>11}"
         tracks = ",".join(map(str, sorted(landmark.tracks)[:5]))
-        lines.append(
-            f"{index:>8} {x:7.2f} {y:7.2f} {z:7.2f}  {sigma:4.2f} m {landmark.observations:>6}  {tracks:<16} {truth}"
-        )
+        place = f"{index:>8} {x:7.2f} {y:7.2f} {z:7.2f}  {landmark.sigma:4.2f} m"
+        lines.append(f"{place} {landmark.observations:>6}  {tracks:<16} {truth}")
     return "\n".join([*lines, *_summary(landmarks, matches)])
 
 

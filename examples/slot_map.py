@@ -9,7 +9,9 @@ On a recording, without ROS and without a node:
     python examples/slot_map.py --bag room.mcap --masks truth      # the geometry alone: the recorded labels as slots
 
 The camera's pose has to be known, from SLAM or odometry: a PoseStamped of the optical frame in a world whose z points
-up. Where the true objects are known (`/camera/objects`), each landmark's error is printed.
+up. From topics, it is interpolated between the poses around a frame; in a recording the nearest within 50 ms is taken.
+A landmark that isn't seen is taken off the map only where depth shows that nothing stands before it.
+Where the true objects are known (`/camera/objects`), each landmark's error is printed.
 Needs `pip install monet_perception[demo,train]` (rosbags, matplotlib).
 """
 
@@ -18,29 +20,23 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from joining import FrameJoiner, JoinedFrame
 from landmarks import LandmarkMap, Observation, View, to_world
 from map_report import draw_map, match_landmarks, table
 from numpy.typing import NDArray
 
 from monet_perception.calibration import camera_intrinsics
-from monet_perception.clip import CAMERA_INFO, OBJECTS, POSE
+from monet_perception.clip import CAMERA_INFO, DEPTH, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
 from monet_perception.labels import FIRST_OBJECT_LABEL, label_masks
-from monet_perception.recording import (
-    POSE_WITHIN,
-    Frame,
-    TrueObject,
-    pose_matrix,
-    read_frames,
-    true_objects,
-)
+from monet_perception.picture_shift import PictureShift
+from monet_perception.recording import Frame, TrueObject, pose_matrix, read_frames, true_objects
 from monet_perception.region import Region
 from monet_perception.slots import mask_area
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
@@ -90,7 +86,7 @@ def survey_recording(path: Path, observe: Observer, *, rectified: bool = False) 
         if frame.depth is None or frame.camera is None:
             raise ValueError(f"{path} has no depth or no camera poses: landmarks need both")
         observations, roi = observe(frame)
-        survey.map.update(observations, frame.stamp, View(frame.camera, frame.intrinsics, roi))
+        survey.map.update(observations, frame.stamp, View(frame.camera, frame.intrinsics, roi, frame.depth))
         survey.path.append(frame.camera[:3, 3])
         survey.objects.update(_objects_in_view(frame))
         if sys.stderr.isatty() and number % 10 == 0:
@@ -105,11 +101,12 @@ def network_observer(checkpoint: Path | None) -> Observer:
     from monet_perception.decomposer import Decomposer  # only here: torch takes seconds to import
 
     decomposer = Decomposer() if checkpoint is None else Decomposer(checkpoint)
-    tracker = Tracker()
+    tracker, shift = Tracker(), PictureShift()
 
     def observe(frame: Frame) -> tuple[list[Observation], Region]:
         scene = decomposer(frame.image)
-        tracks = tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, frame.stamp)
+        moved = shift.update(scene.image)
+        tracks = tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, frame.stamp, moved)
         geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
         observations = [
             to_world(frame.camera, track, geometry, scene.latent_mean[slot], scene.latent_log_sigma[slot])
@@ -152,13 +149,28 @@ def _objects_in_view(frame: Frame) -> dict[int, TrueObject]:
 # From a running node -------------------------------------------------------------------------------
 
 
-def survey_topics(slots: str, pose: str, camera_info: str, duration: float, *, rectified: bool = False) -> Survey:
+@dataclass(frozen=True)
+class Topics:
+    """Where a running node's slots are, and what belongs to them.
+
+    Attributes:
+        slots: of monet_perception_msgs/SlotArray.
+        pose: of geometry_msgs/PoseStamped, the camera's optical frame in the world.
+        depth: of sensor_msgs/Image, registered to the node's images.
+        camera_info: of sensor_msgs/CameraInfo; without it, or without depth, landmarks that are no longer seen stay.
+    """
+
+    slots: str = "/scene/slots"
+    pose: str = POSE
+    depth: str = DEPTH
+    camera_info: str = CAMERA_INFO
+
+
+def survey_topics(topics: Topics, duration: float, *, rectified: bool = False) -> Survey:
     """Fuses what a running `decompose` node publishes, until Ctrl-C or `duration` seconds (infinite: no end).
 
     Args:
-        slots: topic of monet_perception_msgs/SlotArray.
-        pose: topic of geometry_msgs/PoseStamped, the camera's optical frame in the world.
-        camera_info: topic of sensor_msgs/CameraInfo; without it landmarks that are no longer seen stay on the map.
+        topics: where it is.
         duration: seconds.
         rectified: whether the node's images are.
     """
@@ -168,7 +180,7 @@ def survey_topics(slots: str, pose: str, camera_info: str, duration: float, *, r
     rclpy.init()
     node = rclpy.create_node("slot_map")
     survey = Survey()
-    listener = _Listener(node, survey, slots, pose, camera_info, rectified)
+    listener = _Listener(node, survey, topics, rectified)
     end = time.monotonic() + duration
     try:
         while rclpy.ok() and time.monotonic() < end:
@@ -183,76 +195,87 @@ def survey_topics(slots: str, pose: str, camera_info: str, duration: float, *, r
 
 
 class _Listener:
-    """Subscriptions of the live map: joins each SlotArray with the camera's pose of the same stamp."""
+    """Subscriptions of the live map: fuses each SlotArray when what belongs to it has come."""
 
-    POSES_KEPT = 500
-    FRAMES_WAITING = 50
-
-    def __init__(self, node: Node, survey: Survey, slots: str, pose: str, camera_info: str, rectified: bool) -> None:
+    def __init__(self, node: Node, survey: Survey, topics: Topics, rectified: bool) -> None:
         from geometry_msgs.msg import PoseStamped
         from monet_perception_msgs.msg import SlotArray
         from rclpy.qos import QoSProfile, qos_profile_sensor_data
-        from sensor_msgs.msg import CameraInfo
+        from sensor_msgs.msg import CameraInfo, Image
         from visualization_msgs.msg import MarkerArray
 
-        self._survey = survey
-        self._poses: dict[float, Array] = {}
-        self._topics = {slots: 0, pose: 0}
-        self._slots, self._pose, self._rectified = slots, pose, rectified
-        self._waiting: deque[Any] = deque(maxlen=self.FRAMES_WAITING)
-        self._unplaced = 0
+        self._survey, self._topics, self._rectified = survey, topics, rectified
+        self._joiner = FrameJoiner()
         self._intrinsics: Intrinsics | None = None
-        node.create_subscription(SlotArray, slots, self._on_slots, QoSProfile(depth=5))
+        self._came: set[str] = set()
+        self._depth_fault = ""
+        node.create_subscription(SlotArray, topics.slots, self._on_slots, QoSProfile(depth=5))
         # Best effort takes both kinds of publishers, a reliable subscription only reliable ones.
-        node.create_subscription(PoseStamped, pose, self._on_pose, qos_profile_sensor_data)
-        node.create_subscription(CameraInfo, camera_info, self._on_info, qos_profile_sensor_data)
+        node.create_subscription(PoseStamped, topics.pose, self._on_pose, qos_profile_sensor_data)
+        node.create_subscription(Image, topics.depth, self._on_depth, qos_profile_sensor_data)
+        node.create_subscription(CameraInfo, topics.camera_info, self._on_info, qos_profile_sensor_data)
         node.create_subscription(MarkerArray, OBJECTS, self._on_objects, qos_profile_sensor_data)
 
     def _on_pose(self, message: Any) -> None:
-        self._topics[self._pose] += 1
-        self._poses[_seconds(message.header)] = pose_matrix(message.pose)
-        if len(self._poses) > self.POSES_KEPT:
-            del self._poses[next(iter(self._poses))]
-        self._place()
+        self._came.add(self._topics.pose)
+        self._joiner.add_pose(stamp_nanoseconds(message.header), pose_matrix(message.pose))
+        self._fuse_complete()
+
+    def _on_depth(self, message: Any) -> None:
+        self._came.add(self._topics.depth)
+        self._joiner.add_depth(stamp_nanoseconds(message.header), message)
+        self._fuse_complete()
 
     def _on_info(self, message: Any) -> None:
         if message.k[0] > 0:  # zero: a camera that isn't calibrated
+            self._came.add(self._topics.camera_info)
             self._intrinsics = camera_intrinsics(message, rectified=self._rectified)
 
     def _on_objects(self, message: Any) -> None:
         self._survey.objects.update(true_objects(message))
 
     def _on_slots(self, message: Any) -> None:
-        self._topics[self._slots] += 1
-        self._waiting.append(message)
-        self._place()
+        self._came.add(self._topics.slots)
+        self._joiner.add_slots(stamp_nanoseconds(message.header), message)
+        self._fuse_complete()
 
-    def _place(self) -> None:
-        """Fuses the frames whose pose has come; one without a pose is given up when later poses are there."""
+    def _fuse_complete(self) -> None:
+        for frame in self._joiner.complete():
+            observations = message_observations(frame.slots, frame.camera)
+            self._survey.map.update(observations, frame.stamp / NANOSECONDS, self._view(frame))
+            self._survey.path.append(frame.camera[:3, 3])
+
+    def _view(self, frame: JoinedFrame) -> View | None:
+        """What the camera could see; None where it isn't known."""
         from monet_perception.nodes.slot_messages import read_region
 
-        while self._waiting and self._poses:
-            stamp = _seconds(self._waiting[0].header)
-            nearest = min(self._poses, key=lambda other: abs(other - stamp))
-            placed = abs(nearest - stamp) <= POSE_WITHIN
-            if not placed and max(self._poses) <= stamp:
-                return
-            message = self._waiting.popleft()
-            self._unplaced += not placed
-            if placed:
-                camera = self._poses[nearest]
-                roi = read_region(message)
-                view = View(camera, self._intrinsics, roi) if self._intrinsics and roi.width else None
-                self._survey.map.update(message_observations(message, camera), stamp, view)
-                self._survey.path.append(camera[:3, 3])
+        roi = read_region(frame.slots)
+        if self._intrinsics is None or not roi.width:
+            return None
+        return View(frame.camera, self._intrinsics, roi, self._metres(frame.depth))
+
+    def _metres(self, message: Any | None) -> NDArray[np.float32] | None:
+        """Depth [h, w] of an Image; None where there is none that can be read."""
+        from monet_perception.nodes.conversions import MessageError, to_metres
+
+        try:
+            return None if message is None else to_metres(message)
+        except MessageError as error:
+            self._depth_fault = str(error)
+            return None
 
     def explain_silence(self) -> None:
-        """Says on stderr why the map may be empty."""
-        for topic, count in self._topics.items():
-            if not count:
+        """Says on stderr why the map may be empty, or full of what is no longer there."""
+        for topic in (self._topics.slots, self._topics.pose):
+            if topic not in self._came:
                 print(f"nothing came on {topic}", file=sys.stderr)
-        if self._unplaced:
-            print(f"left out {self._unplaced} frames without a pose within {POSE_WITHIN} s", file=sys.stderr)
+        for topic in (self._topics.depth, self._topics.camera_info):
+            if topic not in self._came:
+                print(f"nothing came on {topic}: landmarks that are no longer seen stayed", file=sys.stderr)
+        if self._depth_fault:
+            print(f"{self._topics.depth} can't be used: {self._depth_fault}", file=sys.stderr)
+        if self._joiner.unplaced:
+            print(f"left out {self._joiner.unplaced} frames without poses near their stamps", file=sys.stderr)
 
 
 def message_observations(message: Any, camera: Array) -> list[Observation]:
@@ -261,15 +284,11 @@ def message_observations(message: Any, camera: Array) -> list[Observation]:
 
     observations = []
     for slot, is_object in zip(message.slots, object_slots(message), strict=True):
-        if is_object:
+        if is_object and len(slot.centroid):
             covariance = np.array(slot.covariance).reshape(3, 3)
             geometry = SlotGeometry(np.array(slot.centroid), covariance, np.array(slot.extent))
             observations.append(to_world(camera, slot.track_id, geometry, slot.latent_mean, slot.latent_log_sigma))
     return observations
-
-
-def _seconds(header: Any) -> float:
-    return stamp_nanoseconds(header) / NANOSECONDS
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -281,10 +300,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--bag", type=Path, help="MCAP file or bag folder to read instead of topics")
     parser.add_argument("--masks", choices=("network", "truth"), default="network", help="with --bag: whose masks")
     parser.add_argument("--checkpoint", type=Path, help="with --bag: network (default: the shipped one)")
-    parser.add_argument("--slots", default="/scene/slots", help="SlotArray topic (default: %(default)s)")
-    parser.add_argument("--pose", default=POSE, help="PoseStamped topic of the camera (default: %(default)s)")
+    parser.add_argument("--slots", default=Topics.slots, help="SlotArray topic (default: %(default)s)")
+    parser.add_argument("--pose", default=Topics.pose, help="PoseStamped topic of the camera (default: %(default)s)")
+    parser.add_argument("--depth", default=Topics.depth, help="depth topic: what is hidden (default: %(default)s)")
     parser.add_argument(
-        "--camera-info", default=CAMERA_INFO, help="CameraInfo topic: what is in view (default: %(default)s)"
+        "--camera-info", default=Topics.camera_info, help="CameraInfo topic: what is in view (default: %(default)s)"
     )
     parser.add_argument("--rectified", action="store_true", help="the images are: camera_info's P counts, not K and D")
     parser.add_argument(
@@ -304,8 +324,8 @@ def main(arguments: list[str] | None = None) -> int:
             observer = label_observer() if options.masks == "truth" else network_observer(options.checkpoint)
             survey = survey_recording(options.bag, observer, rectified=options.rectified)
         else:
-            topics = options.slots, options.pose, options.camera_info
-            survey = survey_topics(*topics, options.duration, rectified=options.rectified)
+            topics = Topics(options.slots, options.pose, options.depth, options.camera_info)
+            survey = survey_topics(topics, options.duration, rectified=options.rectified)
     except (OSError, ValueError) as error:
         print(f"slot_map: {error}", file=sys.stderr)
         return 1

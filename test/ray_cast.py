@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -64,8 +64,16 @@ class View:
     image: NDArray[np.uint8]
 
 
-def cast(objects: list[Ball | Box], camera: Array, intrinsics: Intrinsics, room: float = 3.0) -> View:
+def cast(
+    objects: Sequence[Ball | Box],
+    camera: Array,
+    intrinsics: Intrinsics,
+    room: float = 3.0,
+    walls: Sequence[Box] = (),
+) -> View:
     """What a camera at pose [4, 4] (optical frame to world, z up) sees: objects in a room of half side `room`.
+
+    Boxes as `walls` divide the room, with the label of its own walls.
 
     Its lens, if it has one, is a plumb_bob.
     """
@@ -77,9 +85,10 @@ def cast(objects: list[Ball | Box], camera: Array, intrinsics: Intrinsics, room:
     shell = np.array([room, room, room])
     _, depth = _slabs(origin - [0, 0, room], world, shell)
     labels = np.where((origin + depth[:, None] * world)[:, 2] < 1e-6, FLOOR, WALL)
-    for index, thing in enumerate(objects):
+    labelled = [(WALL, wall) for wall in walls] + [(FIRST_OBJECT + i, thing) for i, thing in enumerate(objects)]
+    for label, thing in labelled:
         distance = thing.hit(origin, world)
-        labels = np.where(distance < depth, FIRST_OBJECT + index, labels)
+        labels = np.where(distance < depth, label, labels)
         depth = np.minimum(depth, distance)
     shape = (intrinsics.height, intrinsics.width)
     colours = np.random.default_rng(7).integers(60, 256, (256, 3))
@@ -126,6 +135,7 @@ def write_recording(
     rate: float = 10.0,
     topics: tuple[str, ...] = tuple(KINDS),
     late: Mapping[str, float] = MappingProxyType({}),
+    walls: Sequence[Box] = (),
 ) -> None:
     """An MCAP with topics of the shipped clip, written by rosbags; each frame's messages in the order of `topics`, with
     stamps `late` by so many seconds."""
@@ -146,7 +156,7 @@ def write_recording(
         connections = {topic: writer.add_connection(topic, KINDS[topic], typestore=store) for topic in topics}
         for number, camera in enumerate(cameras):
             nanoseconds = int(number * 1e9 / rate) + 1_000_000_000
-            view = cast(objects, camera, intrinsics)
+            view = cast(objects, camera, intrinsics, walls=walls)
             stamp = {topic: header(nanoseconds + round(1e9 * late.get(topic, 0.0))) for topic in KINDS}
             messages = {
                 "/camera/camera_info": _camera_info(types, stamp["/camera/camera_info"], intrinsics),

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from ray_cast import FIRST_OBJECT, KINDS, Ball, Box, cast, look_at, write_recording
+from scipy.spatial.transform import Rotation
 
 from monet_perception.clip import CAMERA_INFO, DEPTH, POSE
 from monet_perception.geometry import Intrinsics, SlotGeometry
@@ -20,12 +22,14 @@ from monet_perception.labels import label_masks
 from monet_perception.lens import Distortion
 from monet_perception.recording import read_frames
 from monet_perception.region import Region
+from monet_perception.stamps import NANOSECONDS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
+from joining import FrameJoiner, PoseHistory  # noqa: E402
 from landmarks import LandmarkMap, Observation, View, to_world  # noqa: E402
 from map_report import match_landmarks, table  # noqa: E402
-from slot_map import main  # noqa: E402
+from slot_map import main, survey_recording  # noqa: E402
 
 CAMERA = Intrinsics(fx=90.0, fy=90.0, cx=63.5, cy=47.5, width=128, height=96)
 OBJECTS = [Ball((0.2, 0.5, 0.3), 0.3), Box((-0.3, -0.5, 0.25), (0.4, 0.5, 0.5), yaw=0.4)]
@@ -132,6 +136,42 @@ def test_an_object_under_a_new_track_continues_its_landmark():
     assert landmark.tracks == {1, 9}
 
 
+@pytest.mark.parametrize(("latent", "landmarks"), [(0.0, 1), (0.3, 1), (0.6, 2)])
+def test_a_new_track_continues_a_landmark_whose_latents_have_drifted_but_no_other(latent, landmarks):
+    slots = LandmarkMap()
+    slots.update([small([0, 0, 0], 1, width=0.1)], 0.0)
+    slots.update([small([0.15, 0, 0], 9, width=0.1, latent=latent)], 1.0)
+    assert len(slots.landmarks()) == landmarks
+
+
+@pytest.mark.parametrize(("motion", "landmarks"), [(0.05, 1), (0.0, 2)])
+def test_what_was_not_seen_for_long_may_have_wandered(motion, landmarks):
+    slots = LandmarkMap(motion=motion)
+    for step in range(20):
+        slots.update([seen([0, 0, 0], track=1)], 0.1 * step)
+    slots.update([seen([0.8, 0, 0], track=7)], 62.0)  # 0.05 m in a second are 0.39 m in a minute
+    assert len(slots.landmarks()) == landmarks
+
+
+@given(st.floats(0.0, 0.2), st.floats(0.1, 100.0))
+def test_the_covariance_of_a_landmark_out_of_sight_grows_by_the_motion(motion, unseen):
+    landmarks = LandmarkMap(motion=motion)
+    landmarks.update([seen([0, 0, 0], track=1), seen([5, 0, 0], track=2)], 0.0)
+    landmarks.update([seen([5, 0, 0], track=2)], unseen)
+    first, second = landmarks.landmarks()
+    np.testing.assert_allclose(first.covariance, (0.01 + motion**2 * unseen) * np.eye(3), rtol=1e-6)
+    assert second.sigma < 0.18  # seen just now
+    assert landmarks.landmarks(max_sigma=0.18) != []  # it was known that well
+
+
+def test_neighbours_out_of_sight_are_not_merged_for_having_perhaps_wandered():
+    landmarks = LandmarkMap()
+    for step in range(10):
+        landmarks.update([seen([0, 0, 0], 1, sigma=0.02), seen([0, 0, 0.3], 2, sigma=0.02)], 0.1 * step)
+    landmarks.update([], 100.0)
+    assert len(landmarks.landmarks()) == 2
+
+
 def test_what_comes_to_the_place_of_a_landmark_goes_on_as_that():
     landmarks = LandmarkMap()
     for step in range(5):
@@ -191,8 +231,12 @@ AHEAD = look_at((-3.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 WHOLE = Region(0, 0, CAMERA.width, CAMERA.height)
 
 
-def small(position, track: int, **kwargs) -> Observation:
-    return replace(seen(position, track, **kwargs), extent=np.full(3, 0.3))
+def small(position, track: int, width: float = 0.3, **kwargs) -> Observation:
+    return replace(seen(position, track, **kwargs), extent=np.full(3, width))
+
+
+def depth_of(metres: float) -> NDArray[np.float32]:
+    return np.full((CAMERA.height, CAMERA.width), metres, np.float32)
 
 
 def test_two_landmarks_in_one_place_become_one():
@@ -222,10 +266,10 @@ def test_neighbours_stay_two():
     assert len(landmarks.landmarks()) == 2
 
 
-@given(st.floats(0.0, 3.0), st.integers(1, 60))
-def test_a_landmark_in_view_that_is_not_seen_is_given_up_after_patience(patience, absent):
+@given(st.floats(0.0, 3.0), st.integers(1, 60), st.sampled_from([2.9, 3.0, 5.0]))
+def test_a_landmark_in_view_that_is_not_seen_is_given_up_after_patience(patience, absent, depth):
     assume(abs(0.1 * absent - patience) > 1e-6)
-    landmarks, view = LandmarkMap(patience=patience), View(AHEAD, CAMERA, WHOLE)
+    landmarks, view = LandmarkMap(patience=patience), View(AHEAD, CAMERA, WHOLE, depth_of(depth))
     for step in range(5):
         landmarks.update([small([0, 0, 0], 1)], 0.1 * step, view)
     for step in range(absent):
@@ -237,10 +281,14 @@ def test_a_landmark_in_view_that_is_not_seen_is_given_up_after_patience(patience
     ("view", "others"),
     [
         (None, []),  # unknown
-        (View(look_at((-3.0, 0.0, 0.0), (-3.0, 3.0, 0.0)), CAMERA, WHOLE), []),  # out of the picture
-        (View(look_at((-3.0, 0.0, 0.0), (-6.0, 0.0, 0.0)), CAMERA, WHOLE), []),  # behind the camera
-        (View(AHEAD, CAMERA, Region(0, 0, 20, 20)), []),  # out of what the network looks at
-        (View(AHEAD, CAMERA, WHOLE), [small([-1, 0, 0], 2)]),  # hidden
+        (View(AHEAD, CAMERA, WHOLE), []),  # without depth: it may be behind anything
+        (View(look_at((-3.0, 0.0, 0.0), (-3.0, 3.0, 0.0)), CAMERA, WHOLE, depth_of(5.0)), []),  # out of the picture
+        (View(look_at((-3.0, 0.0, 0.0), (0.0, 3.0, 0.0)), CAMERA, Region(0, 0, 256, 96), depth_of(5.0)), []),  # also
+        (View(look_at((-3.0, 0.0, 0.0), (-6.0, 0.0, 0.0)), CAMERA, WHOLE, depth_of(5.0)), []),  # behind the camera
+        (View(AHEAD, CAMERA, Region(0, 0, 20, 20), depth_of(5.0)), []),  # out of what the network looks at
+        (View(AHEAD, CAMERA, WHOLE, depth_of(5.0)), [small([-1, 0, 0], 2)]),  # hidden by an object
+        *((View(AHEAD, CAMERA, WHOLE, depth_of(wall)), []) for wall in (0.5, 2.0)),  # behind a wall
+        *((View(AHEAD, CAMERA, WHOLE, depth_of(hole)), []) for hole in (0.0, -1.0, np.nan, np.inf)),
     ],
 )
 def test_a_landmark_that_cannot_be_seen_stays(view, others):
@@ -274,6 +322,21 @@ def test_only_what_stands_before_a_landmark_hides_it(place, hides):
     assert View(AHEAD, CAMERA, WHOLE).hides(small(place, 1), np.zeros(3)) is hides
 
 
+@pytest.mark.parametrize(("z", "reaches"), [(2.5, False), (2.8, True), (3.0, True), (4.0, True), (np.nan, False)])
+def test_sight_reaches_what_nothing_much_nearer_is_before(z, reaches):
+    assert View(AHEAD, CAMERA, WHOLE, depth_of(z)).reaches(np.zeros(3), margin=0.2) is reaches
+
+
+@pytest.mark.parametrize("scale", [1, 2, 0.5])
+def test_depth_of_another_resolution_is_looked_up_at_the_same_place(scale):
+    width = int(CAMERA.width * scale)
+    depth = np.full((int(CAMERA.height * scale), width), 5.0)
+    depth[:, : width // 2] = 1.0
+    view = View(AHEAD, CAMERA, WHOLE, depth)
+    left, right = np.array([0, 0.04, 0]), np.array([0, -0.04, 0])  # a pixel from the middle
+    assert (view.reaches(left, 0.1), view.reaches(right, 0.1)) == (False, True)
+
+
 def test_the_extent_of_a_landmark_is_the_mean_of_its_views():
     landmarks = LandmarkMap()
     for step, extent in enumerate(([0.2, 0.4, 0.3], [0.4, 0.5, 0.3], [0.9, 0.6, 0.6])):
@@ -283,7 +346,7 @@ def test_the_extent_of_a_landmark_is_the_mean_of_its_views():
 
 
 def test_a_landmark_that_is_seen_now_and_then_stays():
-    landmarks, view = LandmarkMap(patience=1.0), View(AHEAD, CAMERA, WHOLE)
+    landmarks, view = LandmarkMap(patience=1.0), View(AHEAD, CAMERA, WHOLE, depth_of(5.0))
     for step in range(60):
         landmarks.update([small([0, 0, 0], 1)] if step % 2 else [], 0.1 * step, view)
     (landmark,) = landmarks.landmarks()
@@ -304,10 +367,128 @@ def test_what_was_once_known_well_is_not_held_back_when_it_is_half_hidden():
     assert landmark.sigma > 0.25
 
 
-@pytest.mark.parametrize("wrong", [{"gate": 1.0}, {"noise_share": 2}, {"motion": -1}, {"patience": np.nan}])
+@pytest.mark.parametrize(
+    "wrong", [{"gate": 1.0}, {"noise_share": 2}, {"motion": -1}, {"latent_drift": -1}, {"patience": np.nan}]
+)
 def test_parameters_of_the_map_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LandmarkMap(**wrong)
+
+
+# What belongs to a live frame ------------------------------------------------------------------------
+
+
+def nanoseconds(seconds: float) -> int:
+    return round(seconds * NANOSECONDS)
+
+
+def turning(seconds: float) -> NDArray[np.float64]:
+    """Pose of a camera that drives at 0.3 m/s and turns at 0.5 rad/s."""
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_euler("z", 0.5 * seconds).as_matrix()
+    pose[0, 3] = 0.3 * seconds
+    return pose
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.01, 0.2))
+def test_a_pose_between_two_is_interpolated(share, apart):
+    poses = PoseHistory()
+    for stamp in (5.0, 5.0 + apart):
+        poses.add(nanoseconds(stamp), turning(stamp))
+    stamp = 5.0 + share * apart
+    np.testing.assert_allclose(poses.at(nanoseconds(stamp)), turning(stamp), atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "nearest"),
+    [(4.96, 5.0), (4.9, None), (5.04, 5.0), (5.15, None), (5.27, 5.3), (5.3, 5.3), (5.34, 5.3), (5.4, None)],
+)
+def test_where_none_is_on_either_side_or_they_lie_too_far_apart_a_pose_has_to_be_near(stamp, nearest):
+    poses = PoseHistory()
+    for known in (5.0, 5.3):
+        poses.add(nanoseconds(known), turning(known))
+    pose = poses.at(nanoseconds(stamp))
+    assert (pose is None) == (nearest is None)
+    if nearest is not None:
+        np.testing.assert_allclose(pose, turning(nearest), atol=1e-12)
+
+
+def test_slots_wait_for_the_pose_after_them():
+    joiner = FrameJoiner()
+    joiner.add_pose(nanoseconds(5.0), turning(5.0))
+    joiner.add_slots(nanoseconds(5.03), "slots")
+    assert list(joiner.complete()) == []
+    joiner.add_pose(nanoseconds(5.1), turning(5.1))
+    (frame,) = joiner.complete()
+    np.testing.assert_allclose(frame.camera, turning(5.03), atol=1e-8)
+    assert (frame.stamp, frame.slots, joiner.unplaced) == (nanoseconds(5.03), "slots", 0)
+
+
+def test_a_pose_of_the_same_stamp_needs_no_other():
+    joiner = FrameJoiner()
+    joiner.add_slots(nanoseconds(5.0), "slots")
+    joiner.add_pose(nanoseconds(5.0), turning(5.0))
+    (frame,) = joiner.complete()
+    np.testing.assert_allclose(frame.camera, turning(5.0))
+
+
+def test_slots_do_not_wait_for_ever_for_poses():
+    joiner = FrameJoiner()
+    for number in range(60):
+        joiner.add_slots(nanoseconds(number), "slots")
+    assert joiner.unplaced == 10
+    joiner.add_pose(nanoseconds(59), turning(59))
+    assert [frame.stamp for frame in joiner.complete()] == [nanoseconds(59)]
+    assert joiner.unplaced == 59
+
+
+@pytest.mark.parametrize(("pose_late", "slots_late"), [(0.02, 0.06), (0.06, 0.01), (0.02, 0.25), (0.25, 0.01)])
+@pytest.mark.parametrize("back", [4.0, 50.0])
+def test_a_replay_that_starts_again_is_placed_from_its_first_frame(pose_late, slots_late, back):
+    times, joiner, joined = np.arange(0, 8, 0.1), FrameJoiner(), []
+    stamps = np.where(times < 4, 100 + times, 100 - back + times - 4)
+    arrivals = [(time + pose_late, "pose", stamp) for time, stamp in zip(times, stamps, strict=True)]
+    arrivals += [(time + slots_late, "slots", stamp) for time, stamp in zip(times, stamps, strict=True)]
+    for _, kind, stamp in sorted(arrivals):
+        if kind == "pose":
+            joiner.add_pose(nanoseconds(stamp), turning(stamp))
+        else:
+            joiner.add_slots(nanoseconds(stamp), stamp)
+        joined += joiner.complete()
+    again = joined[-40:]
+    assert [frame.slots for frame in again] == stamps[40:].tolist()
+    for frame in again:
+        np.testing.assert_allclose(frame.camera, turning(frame.slots), atol=1e-6)
+    assert joiner.unplaced == 0
+
+
+def test_slots_get_the_depth_image_of_their_stamp_if_there_is_one():
+    joiner = FrameJoiner()
+    for stamp in (4.9, 5.0, 5.1):
+        joiner.add_depth(nanoseconds(stamp), f"depth {stamp}")
+        joiner.add_pose(nanoseconds(stamp), turning(stamp))
+    for stamp in (4.99, 5.03, 5.1):
+        joiner.add_slots(nanoseconds(stamp), "slots")
+    assert [frame.depth for frame in joiner.complete()] == ["depth 5.0", None, "depth 5.1"]
+    joiner.add_depth(nanoseconds(1.0), "depth 1.0")  # starts again
+    joiner.add_slots(nanoseconds(5.1), "slots")
+    joiner.add_pose(nanoseconds(5.4), turning(5.4))
+    assert [frame.depth for frame in joiner.complete()] == [None]
+
+
+def test_slots_wait_for_a_depth_image_under_way_but_not_for_long():
+    joiner = FrameJoiner()
+    joiner.add_depth(nanoseconds(5.0), "depth 5.0")
+    for stamp in (5.0, 5.1, 5.2):
+        joiner.add_pose(nanoseconds(stamp), turning(stamp))
+        joiner.add_slots(nanoseconds(stamp), "slots")
+    assert [frame.depth for frame in joiner.complete()] == ["depth 5.0"]
+    joiner.add_depth(nanoseconds(5.1), "depth 5.1")
+    assert [frame.depth for frame in joiner.complete()] == ["depth 5.1"]
+    joiner.add_pose(nanoseconds(5.3), turning(5.3))
+    assert list(joiner.complete()) == []
+    joiner.add_pose(nanoseconds(5.5), turning(5.5))
+    assert [frame.depth for frame in joiner.complete()] == [None]
 
 
 # The command ---------------------------------------------------------------------------------------
@@ -320,6 +501,23 @@ def test_landmarks_of_a_recording_lie_on_the_true_objects(recording, tmp_path, c
     assert "found 2 of 2 true objects" in report
     assert float(re.search(r"over all true objects: ([\d.]+) cm", report)[1]) < 10
     assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_landmarks_behind_a_wall_stay(tmp_path, capsys):
+    wall = Box((1.2, 0.0, 1.5), (0.1, 6.0, 3.0))
+    path = [*PATH, *[look_at((2.5, 0.0, 1.0), (0.0, 0.0, 0.3))] * 30]  # three seconds from the other side of the wall
+    write_recording(tmp_path / "wall.mcap", OBJECTS, path, CAMERA, walls=[wall])
+    png = tmp_path / "map.png"
+    assert main(["--bag", str(tmp_path / "wall.mcap"), "--masks", "truth", "--png", str(png)]) == 0
+    assert "found 2 of 2 true objects" in capsys.readouterr().out
+
+
+def test_a_landmark_that_a_recording_shows_to_be_gone_is_given_up(tmp_path):
+    write_recording(tmp_path / "gone.mcap", OBJECTS, PATH, CAMERA, rate=5.0)
+    seen_once = iter([[small([0, 0, 0.9], 1)]])  # above the objects, in mid-air
+    survey = survey_recording(tmp_path / "gone.mcap", lambda frame: (next(seen_once, []), WHOLE))
+    assert len(survey.path) == len(PATH)
+    assert survey.map.landmarks() == []
 
 
 def test_raw_images_of_a_wide_lens_are_undistorted(tmp_path, capsys):
@@ -356,19 +554,29 @@ def test_landmarks_from_topics(tmp_path):
     rclpy = pytest.importorskip("rclpy")
     messages = pytest.importorskip("monet_perception_msgs.msg", reason="pip install ./monet_perception_msgs")
     from geometry_msgs.msg import PoseStamped
-    from sensor_msgs.msg import Image
+    from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
     from visualization_msgs.msg import Marker, MarkerArray
 
     mask, strip = np.zeros((2, 16, 16), np.uint8)
     mask[5:9, 5:9] = 255
     strip[11:13, 3:12] = 255
-    slots = messages.SlotArray(model_id="0" * 12)
+    slots = messages.SlotArray(model_id="0" * 12, roi=RegionOfInterest(width=128, height=96))
     for index, (track, pixels, share) in enumerate([(7, 255 - mask - strip, 0.9), (3, mask, 0.8), (5, strip, 0.1)]):
         slot = messages.Slot(index=index, track_id=track, latent_mean=[index, 1.0], latent_log_sigma=[-2.0, -2.0])
-        slot.occluding_share = share
+        slot.occluding_share, slot.background = share, track != 3
         slot.mask = Image(height=16, width=16, step=16, encoding="mono8", data=pixels.tobytes())
         slot.centroid, slot.covariance, slot.extent = [0.0, index - 1, 2.0], (0.01 * np.eye(3)).ravel(), [0.3] * 3
         slots.slots.append(slot)
+    vanishing = []  # one leaves its place empty, a wall comes before the other
+    for track, x in ((11, -0.8), (12, 0.8)):
+        slot = messages.Slot(track_id=track, occluding_share=0.9, latent_mean=[track, 1.0], latent_log_sigma=[-2.0] * 2)
+        slot.mask = Image(height=16, width=16, step=16, encoding="mono8", data=bytes(256))
+        slot.centroid, slot.covariance, slot.extent = [x, 0.0, 2.0], (0.01 * np.eye(3)).ravel(), [0.3] * 3
+        vanishing.append(slot)
+    info = CameraInfo(width=128, height=96, k=[90.0, 0.0, 63.5, 0.0, 90.0, 47.5, 0.0, 0.0, 1.0])
+    metres = depth_of(4.0)
+    metres[:, 80:] = 1.0
+    depth = Image(height=96, width=128, step=512, encoding="32FC1", data=metres.tobytes())
     pose = PoseStamped()
     pose.pose.position.x = 1.0
     truth = Marker(id=4)
@@ -380,6 +588,8 @@ def test_landmarks_from_topics(tmp_path):
         "slots": node.create_publisher(messages.SlotArray, "/scene/slots", 1),
         "pose": node.create_publisher(PoseStamped, "/camera/pose", 1),
         "objects": node.create_publisher(MarkerArray, "/camera/objects", 1),
+        "depth": node.create_publisher(Image, "/camera/depth", 1),
+        "info": node.create_publisher(CameraInfo, "/camera/camera_info", 1),
     }
     png = tmp_path / "live.png"
     process = subprocess.Popen(
@@ -391,13 +601,18 @@ def test_landmarks_from_topics(tmp_path):
     )
     try:
         deadline, sent = time.monotonic() + 120, 0
-        while sent < 30 and time.monotonic() < deadline:
-            if publishers["slots"].get_subscription_count() and publishers["pose"].get_subscription_count():
+        slots.slots += vanishing
+        while sent < 50 and time.monotonic() < deadline:
+            if all(publisher.get_subscription_count() for publisher in publishers.values()):
                 stamp = node.get_clock().now().to_msg()
-                slots.header.stamp = pose.header.stamp = stamp
+                slots.header.stamp = pose.header.stamp = depth.header.stamp = stamp
                 publishers["objects"].publish(MarkerArray(markers=[truth]))
+                publishers["info"].publish(info)
+                publishers["depth"].publish(depth)
                 publishers["pose"].publish(pose)
                 publishers["slots"].publish(slots)
+                if sent == 20:
+                    slots.slots = slots.slots[:-2]
                 sent += 1
             time.sleep(0.1)
         process.send_signal(2)  # Ctrl-C
@@ -408,5 +623,6 @@ def test_landmarks_from_topics(tmp_path):
         rclpy.try_shutdown()
     assert process.returncode == 0, errors
     assert "found 1 of 1 true objects" in output  # the slot that fills the image is background, and so is the strip
-    assert "0 landmarks without object" in output
+    assert "1 landmarks without object" in output  # what is behind the wall may still be there
+    assert re.search(r" 12 +-$", output, re.M)
     assert png.exists()
