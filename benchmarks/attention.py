@@ -18,12 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
 from monet_perception.files import write_text
 from train import report
 from train.cost import Profile, Setting, count, time_all
 from train.figures import save_figure
+from train.profile import THESIS_SLOTS, draw, relative_time
 
 MONET, STAR = "monet", "monet_rn50_star"
 # RN50*'s training step as a fraction of MONet's, at most: the thesis has 0.7 at K = 7 and 0.4 at K = 18.
@@ -66,14 +66,14 @@ def as_markdown(measured: Measured, machine: str, batch_size: int) -> str:
     ]
     for precision, profiles in measured.items():
         for monet, star in pairs(profiles):
-            target = TARGETS[precision].get(monet.slots)
+            target, ratio = TARGETS[precision].get(monet.slots), relative_time(star, profiles)
             steps = [milliseconds(profile.training_seconds) for profile in (monet, star)]
             passes = [milliseconds(profile.inference_seconds) for profile in (monet, star)]
             lines.append(
                 f"| {precision} | {monet.slots} "
                 f"| {monet.attention_parameters / 1e6:.3f} / {star.attention_parameters / 1e6:.3f} "
                 f"| {monet.attention_forward_flop / 1e9:.2f} / {star.attention_forward_flop / 1e9:.2f} "
-                f"| {steps[0]:.0f} / {steps[1]:.0f} | {steps[1] / steps[0]:.2f} | {target or ''} "
+                f"| {steps[0]:.0f} / {steps[1]:.0f} | {ratio:.2f} | {target or ''} "
                 f"| {passes[0]:.0f} / {passes[1]:.0f} | {passes[1] / passes[0]:.2f} |"
             )
     return "\n".join(lines) + "\n"
@@ -84,7 +84,7 @@ def missed(measured: Measured) -> list[str]:
     found = []
     for precision, profiles in measured.items():
         for monet, star in pairs(profiles):
-            ratio = milliseconds(star.training_seconds) / milliseconds(monet.training_seconds)
+            ratio = relative_time(star, profiles) or 0.0  # None only where nothing was timed
             target = TARGETS[precision].get(monet.slots, 1.0)
             if ratio > target:
                 found.append(f"{precision}, K = {monet.slots}: {ratio:.2f} of MONet's time, at most {target} is due")
@@ -92,25 +92,6 @@ def missed(measured: Measured) -> list[str]:
     if max(flop) / min(flop) - 1 > FLOP_GROWTH:
         found.append(f"RN50*'s attention FLOP grow by {max(flop) / min(flop) - 1:.2%}")
     return found
-
-
-def draw(measured: Measured) -> Figure:
-    """Figure 5.12: attention FLOP and the time of a training step over the number of slots."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    flop, seconds = figure.subplots(1, 2)
-    for preset, label, colour in ((MONET, "MONet", "tab:blue"), (STAR, "MONet-RN50*", "tab:orange")):
-        for precision, style in zip(measured, ("o-", "s--"), strict=False):
-            rows = [profile for profile in measured[precision] if profile.preset == preset]
-            slots = [row.slots for row in rows]
-            times = [milliseconds(row.training_seconds) for row in rows]
-            seconds.plot(slots, times, style, color=colour, label=f"{label}, {precision}")
-        flop.plot(slots, [row.attention_forward_flop / 1e9 for row in rows], "o-", color=colour, label=label)
-    flop.set(xlabel="slots K", ylabel="attention, forward (GFLOP)", ylim=(0, None))
-    seconds.set(xlabel="slots K", ylabel="training step (ms)", ylim=(0, None))
-    for axes in (flop, seconds):
-        axes.set_xticks(slots)
-        axes.legend()
-    return figure
 
 
 def write(measured: Measured, folder: Path, machine: str, batch_size: int) -> str:
@@ -127,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.attention", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--slots", type=int, nargs="+", default=[7, 11, 14, 18], metavar="K")
+    parser.add_argument("--slots", type=int, nargs="+", default=THESIS_SLOTS, metavar="K")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, of which the median counts (default: 3)")

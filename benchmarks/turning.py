@@ -1,0 +1,143 @@
+"""Identities while the camera turns: with the tracker told how far the picture moved, as the node does, and without.
+
+    python -m benchmarks.turning A.mcap B.mcap                 # recordings with labels, of wide images
+    python -m benchmarks.turning A.mcap --step 8 --rate 30     # another speed
+Rendered sequences: `python -m train.render rooms --sequence OUT.mcap --seed N`.
+
+A turn is imitated: over single images of the recordings a square window slides to the right and back, so that nothing
+moves by itself and objects keep their looks. An identity switch is an object found (IoU of at least 0.5) under another
+track id than the last time, as in `benchmarks.tracking`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from monet_perception.clip import DEMO_CLIP
+from monet_perception.decomposer import Decomposer
+from monet_perception.decomposition import Decomposition
+from monet_perception.labels import FIRST_OBJECT_LABEL, label_masks
+from monet_perception.picture_shift import NO_SHIFT, PictureShift
+from monet_perception.recording import Frame, read_frames
+from monet_perception.similarity import mask_overlap
+from monet_perception.slots import MIN_AREA
+from monet_perception.tracking import NO_TRACK, Tracker
+
+FOUND_IOU = 0.5
+STILL_FRAMES = 10
+"""Frames before the turn, in which what is there gets its track."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the window shows at one place of a still."""
+
+    scene: Decomposition
+    true_masks: NDArray[np.float32]
+
+
+@dataclass
+class Score:
+    """Switches and objects of one way of tracking."""
+
+    switches: int = 0
+    objects: int = 0
+
+    @property
+    def per_object(self) -> float:
+        """Switches an object."""
+        return self.switches / max(self.objects, 1)
+
+
+def slide(frame: Frame, decomposer: Decomposer, step: int) -> list[Window]:
+    """The frames of one turn, to the right and back."""
+    height, width = frame.image.shape[:2]
+    assert frame.labels is not None
+    windows = []
+    for left in range(0, width - height + 1, step):
+        cut = np.s_[:, left : left + height]
+        scene = decomposer(np.ascontiguousarray(frame.image[cut]))
+        windows.append(Window(scene, label_masks(frame.labels[cut], scene.masks.shape[-1])[0]))
+    return [*[windows[0]] * STILL_FRAMES, *windows[1:], *windows[-2::-1]]
+
+
+def track(windows: list[Window], rate: float, *, with_shift: bool, score: Score) -> None:
+    """Adds the switches of one turn."""
+    tracker, shift = Tracker(), PictureShift()
+    last: dict[int, int] = {}
+    for number, window in enumerate(windows):
+        scene, moved = window.scene, shift.update(window.scene.image)
+        tracks = tracker.update(
+            scene.masks, scene.latent_mean, scene.latent_log_sigma, number / rate, moved if with_shift else NO_SHIFT
+        )
+        for label, slot in found_objects(window):
+            if tracks[slot] != NO_TRACK:
+                score.switches += last.get(label, tracks[slot]) != tracks[slot]
+                last[label] = tracks[slot]
+    score.objects += len(last)
+
+
+def found_objects(window: Window) -> Iterator[tuple[int, int]]:
+    """Label and slot of each true object that a slot covers."""
+    for label in range(FIRST_OBJECT_LABEL, len(window.true_masks)):
+        if window.true_masks[label].mean() >= MIN_AREA:
+            overlap = mask_overlap(window.true_masks[[label]], window.scene.masks)[0]
+            if overlap.max() >= FOUND_IOU:
+                yield label, int(overlap.argmax())
+
+
+def stills(path: Path, count: int) -> list[Frame]:
+    """Frames spread over a recording.
+
+    Raises:
+        ValueError: it has no labels, or its images are no wider than high.
+    """
+    frames = list(read_frames(path))
+    if frames[0].labels is None or frames[0].image.shape[1] <= frames[0].image.shape[0]:
+        raise ValueError(f"{path} needs labels, and images that are wider than high")
+    return [frames[index] for index in np.linspace(0, len(frames) - 1, count).astype(int)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.turning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "recordings", nargs="*", type=Path, default=[DEMO_CLIP], help="MCAP files (default: the shipped clip)"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="network (default: the shipped one)")
+    parser.add_argument("--stills", type=int, default=3, help="images of each recording (default: %(default)s)")
+    parser.add_argument("--step", type=int, default=16, help="pixels from frame to frame (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=10.0, help="frames a second (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    decomposer = Decomposer() if options.checkpoint is None else Decomposer(options.checkpoint)
+    scores, speeds = {True: Score(), False: Score()}, []
+    try:
+        for path in tqdm(options.recordings, file=sys.stderr):
+            for frame in stills(path, options.stills):
+                speeds.append(math.degrees(options.step * options.rate / frame.intrinsics.fx))
+                windows = slide(frame, decomposer, options.step)
+                for with_shift, score in scores.items():
+                    track(windows, options.rate, with_shift=with_shift, score=score)
+    except (OSError, ValueError) as error:
+        print(f"benchmarks.turning: {error}", file=sys.stderr)
+        return 1
+    told, untold = scores[True], scores[False]
+    print(
+        f"{np.mean(speeds):.0f} degrees a second, {told.objects} objects: {told.per_object:.2f} switches an object; "
+        f"without the picture's shift {untold.per_object:.2f}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
