@@ -2,7 +2,7 @@
 
 | status | WARN | ERROR |
 | --- | --- | --- |
-| camera | no image for `camera_timeout` seconds; broken frames since the last report; a tenth of the images or depth images since then lost on the way; a publisher of incompatible QoS beside a good one; images without a stamp; less than half of the frames in 3D though depth is published, or depth in another frame than its image | no image for five times that, or for once that because of an incompatible QoS; no good frame among those since the last report |
+| camera | no image for `camera_timeout` seconds; broken frames since the last report; a tenth of the images or depth images since then lost on the way; a publisher of incompatible QoS beside a good one; images without a stamp; less than half of the frames in 3D though depth is published, or depth in another frame than its image or of another shape | no image for five times that, or for once that because of an incompatible QoS; no good frame among those since the last report |
 | network | half of the last latencies above `max_latency`; failed frames or a recovery since the last report | no network: `configure` or another transition failed, or the device doesn't come back |
 | scene | reconstruction error above `max_reconstruction_error`; fewer than two active slots; mask entropy above half of log K | never |
 
@@ -127,46 +127,53 @@ _Finding = tuple[bytes, str, dict[str, object]]
 
 
 def _camera(statistics: Statistics, since: Counts, situation: Situation, thresholds: Thresholds) -> _Finding:
-    silent = time.monotonic() - max(statistics.last_received, situation.listening_since)
+    level, message = _camera_level(statistics, since, situation, thresholds)
     rate, _ = statistics.rates()
-    counts, broken = statistics.counts, statistics.faults.get("broken", "")[:200]
-    values = {
-        "topic": situation.topic,
-        "publishers": situation.publishers or "none",
-        "rate (Hz)": f"{rate:.1f}",
-        "received": counts.received,
-        "lost": counts.lost,
-        "lost depth": counts.lost_depth,
-        "broken": counts.broken,
-        "broken depth": counts.broken_depth,
-        "last fault": broken,
-        "depth topic": situation.depth_topic,
-        "depth publishers": situation.depth_publishers,
-        "frames in 3D": f"{counts.located} of {counts.to_locate}",
-        "last fault of 3D": statistics.depth_fault[:200],
-        "track resets": situation.track_resets,
-    }
-    level, message = OK, "images arrive"
+    counts = statistics.counts
+    return (
+        level,
+        message,
+        {
+            "topic": situation.topic,
+            "publishers": situation.publishers or "none",
+            "rate (Hz)": f"{rate:.1f}",
+            "received": counts.received,
+            "lost": counts.lost,
+            "lost depth": counts.lost_depth,
+            "broken": counts.broken,
+            "broken depth": counts.broken_depth,
+            "last fault": statistics.faults.get("broken", "")[:200],
+            "depth topic": situation.depth_topic,
+            "depth publishers": situation.depth_publishers,
+            "frames in 3D": f"{counts.located} of {counts.to_locate}",
+            "last fault of 3D": statistics.depth_fault[:200],
+            "track resets": situation.track_resets,
+        },
+    )
+
+
+def _camera_level(
+    statistics: Statistics, since: Counts, situation: Situation, thresholds: Thresholds
+) -> tuple[bytes, str]:
     if situation.state != "active":
-        message = f"node is {situation.state}"
-    elif not situation.listened:
-        message = "nobody listens: not subscribed to the camera"
-    elif silent > thresholds.camera_timeout:
-        level = ERROR if situation.input_fault or silent > ERROR_AFTER * thresholds.camera_timeout else WARN
+        return OK, f"node is {situation.state}"
+    if not situation.listened:
+        return OK, "nobody listens: not subscribed to the camera"
+    silent = time.monotonic() - max(statistics.last_received, situation.listening_since)
+    if silent > thresholds.camera_timeout:
+        severe = situation.input_fault or silent > ERROR_AFTER * thresholds.camera_timeout
         because = situation.input_fault or _silent_because(situation)
-        message = f"no image on {situation.topic} for {silent:.1f} s: {because}"
-    elif since.broken:
-        level = WARN if since.answered + since.dropped else ERROR
-        message = f"{since.broken} of {since.received} images broken: {broken}"
-    elif situation.input_fault:  # of a second camera: the first is received
-        level, message = WARN, situation.input_fault
-    elif lost := _many_lost(since):
-        level, message = WARN, lost
-    elif since.unstamped:
-        level, message = WARN, "images carry no stamp: set header.stamp"
-    elif doubt := _depth_doubt(statistics, since, situation, thresholds):
-        level, message = WARN, doubt
-    return level, message, values
+        return ERROR if severe else WARN, f"no image on {situation.topic} for {silent:.1f} s: {because}"
+    if since.broken:
+        fault = statistics.faults.get("broken", "")[:200]
+        none_good = not since.answered + since.dropped
+        return ERROR if none_good else WARN, f"{since.broken} of {since.received} images broken: {fault}"
+    # The input's fault is here that of a second camera: the first is received.
+    doubt = situation.input_fault or _many_lost(since)
+    if not doubt and since.unstamped:
+        doubt = "images carry no stamp: set header.stamp"
+    doubt = doubt or _depth_doubt(statistics, since, situation, thresholds)
+    return (WARN, doubt) if doubt else (OK, "images arrive")
 
 
 def _depth_doubt(statistics: Statistics, since: Counts, situation: Situation, thresholds: Thresholds) -> str:
