@@ -61,13 +61,13 @@ def test_every_output_is_listed_with_its_type_and_qos():
     assert plain(rows.pop("/diagnostics")[1]) == "diagnostic_msgs/msg/DiagnosticArray"
     expected = {f"scene/{name}": message_type(kind) for name, kind in outputs.TOPICS.items()}
     assert {name: plain(row[1]) for name, row in rows.items()} == expected
-    assert quality(outputs._QOS) == ("reliable", "1")
+    assert quality(outputs.QOS) == ("reliable", "1")
     assert "is reliable with a depth of 1" in " ".join(NODE.read_text().split())
 
 
 def test_every_input_is_listed_with_its_qos():
     found = {plain(row[0]): tuple(row[2:4]) for row in table(NODE, "Inputs")}
-    newest, last_few, latched = map(quality, (inputs._NEWEST, inputs._LAST_FEW, inputs._LATCHED))
+    newest, last_few, latched = map(quality, (inputs.NEWEST, inputs.LAST_FEW, inputs.LATCHED))
     assert found == {"image": newest, "image/compressed": newest, "depth": last_few, "camera_info": latched}
 
 

@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 from monet_perception.decomposition import Decomposition
 from monet_perception.nodes.process import NOT_WRITTEN
 from monet_perception.nodes.slot_messages import slot_array
-from monet_perception.nodes.viewer import REMEMBERED, Tally
+from monet_perception.nodes.tally import REMEMBERED, Tally
 from monet_perception.region import Region
 
 K, SIZE = 3, 8
@@ -96,4 +96,4 @@ def test_frames_are_counted_in_whatever_order_their_parts_come_and_stamps_are_fo
     tally.add_image(frames)
     assert (tally.images, tally.slots, tally.answered) == (frames + 1, frames // 2 + 1, frames // 2 + 1)
     assert tally.share_answered == pytest.approx(0.5, abs=1e-3)
-    assert len(tally._images) == len(tally._slots) == REMEMBERED
+    assert tally.remembered == 2 * REMEMBERED

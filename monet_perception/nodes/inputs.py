@@ -16,9 +16,9 @@ from monet_perception.nodes.qos import BestAvailableSubscription
 
 # Of images only the newest is of use; a depth image may have to wait for its image. Some drivers send camera_info once,
 # for those who come later as well.
-_NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_AVAILABLE)
-_LAST_FEW = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE)
-_LATCHED = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE, durability=DurabilityPolicy.BEST_AVAILABLE)
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_AVAILABLE)
+LAST_FEW = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE)
+LATCHED = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE, durability=DurabilityPolicy.BEST_AVAILABLE)
 _KINDS: dict[str, type] = {"raw": Image, "compressed": CompressedImage}
 _SUFFIXES = {"raw": "", "compressed": "/compressed"}
 # What drivers call images that are no photographs.
@@ -66,12 +66,12 @@ class Inputs:
         # The full name, because a remapping of `image` doesn't reach `image/compressed`.
         self.topic = node.resolve_topic_name("image") + _SUFFIXES[transport]
         self._images = BestAvailableSubscription(
-            node, _KINDS[transport], self.topic, on_image, _NEWEST, lambda messages: lost("lost", messages)
+            node, _KINDS[transport], self.topic, on_image, NEWEST, lambda messages: lost("lost", messages)
         )
         self._depth = BestAvailableSubscription(
-            node, Image, "depth", on_depth, _LAST_FEW, lambda messages: lost("lost_depth", messages)
+            node, Image, "depth", on_depth, LAST_FEW, lambda messages: lost("lost_depth", messages)
         )
-        self._camera_info = BestAvailableSubscription(node, CameraInfo, "camera_info", on_info, _LATCHED)
+        self._camera_info = BestAvailableSubscription(node, CameraInfo, "camera_info", on_info, LATCHED)
         self._camera_info.open()
         self._subscribed = False
 

@@ -33,7 +33,7 @@ TOPICS: dict[str, type] = {
 IN_3D = frozenset({"slots", "markers", "cloud"})
 """Outputs that depth has a part in."""
 # Reliable: best-effort readers lose messages above the middleware's 512 KiB segment. Only the newest is kept.
-_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Outputs:
         self._node = node
         self._shown: set[int] = set()
         self._markers_begun = False
-        profiles = {name: override_publisher(node, f"scene/{name}", _QOS) for name in TOPICS}
+        profiles = {name: override_publisher(node, f"scene/{name}", QOS) for name in TOPICS}
         self._publishers: dict[str, LifecyclePublisher] = {
             name: node.create_lifecycle_publisher(
                 kind,

@@ -8,20 +8,18 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from monet_perception_msgs.msg import Slot, SlotArray
+from monet_perception_msgs.msg import SlotArray
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -30,100 +28,20 @@ from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, 
 from monet_perception.nodes.process import LOG_EVERY, NOT_WRITTEN, ros, spin
 from monet_perception.nodes.qos import BestAvailableSubscription
 from monet_perception.nodes.slot_messages import read_masks, read_reconstructions, read_region
-from monet_perception.palette import track_colours
+from monet_perception.nodes.tally import Tally
+from monet_perception.nodes.viewer_table import slot_table
 from monet_perception.pictures import Pictures, draw_panels
 from monet_perception.region import Region
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
 KEPT = 60
 """Frames that wait for their missing parts."""
-REMEMBERED = 2000
-"""Stamps of images and of slots that are remembered to tell which belong together; a minute at 30 Hz."""
 REFRESH = 0.25
 """Seconds between two refreshes of the table."""
 LAST_MESSAGES = 0.5
 """Seconds without a message after which those that were on their way have come."""
 PLAIN_REFRESH = 2.0
 """Seconds between two lines where the output is no terminal."""
-_BARS = "▁▂▃▄▅▆▇█"
-
-
-@dataclass
-class Stamps:
-    """The newest stamps of a stream of messages, which may come twice; `REMEMBERED` of them."""
-
-    _known: OrderedDict[int, None] = field(default_factory=OrderedDict, init=False, repr=False)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def __contains__(self, stamp: int) -> bool:
-        return stamp in self._known
-
-    def add(self, stamp: int) -> bool:
-        """Takes a stamp; whether it is new."""
-        new = stamp not in self._known
-        self._known[stamp] = None
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return new
-
-
-@dataclass
-class Tally:
-    """What a run came to.
-
-    Attributes:
-        images: seen, of all topics.
-        slots: messages of slots received.
-        answered: images whose slots were received.
-        labelled: frames with labels and at least one visible object.
-        all_separated: those of them in which every visible object has a slot of its own.
-        objects, objects_separated: visible objects over all frames, and those with a slot of their own.
-        latencies: seconds from an image's stamp to the reception of its slots.
-    """
-
-    images: int = 0
-    slots: int = 0
-    answered: int = 0
-    labelled: int = 0
-    all_separated: int = 0
-    objects: int = 0
-    objects_separated: int = 0
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
-    _images: Stamps = field(default_factory=Stamps, init=False, repr=False)
-    _slots: Stamps = field(default_factory=Stamps, init=False, repr=False)
-
-    def add_image(self, stamp: int) -> None:
-        """Counts an image, once where it comes in two forms; `stamp` in nanoseconds."""
-        if self._images.add(stamp):
-            self.images += 1
-            self.answered += stamp in self._slots
-
-    def add_slots(self, stamp: int, latency: float) -> None:
-        """Counts a message of slots; `stamp` in nanoseconds, `latency` in seconds."""
-        self.latencies.append(latency)
-        if self._slots.add(stamp):
-            self.slots += 1
-            self.answered += stamp in self._images
-
-    @property
-    def share_answered(self) -> float:
-        """Share of the images whose slots came, 0 to 1."""
-        return self.answered / self.images if self.images else 0.0
-
-    def lines(self) -> list[str]:
-        """The result as a human-readable table."""
-        found = [f"{self.answered} of {self.images} frames answered ({self.share_answered:.1%})"]
-        if self.latencies:
-            median, high = np.percentile(self.latencies, [50, 99])
-            found.append(f"latency, image stamp to slots: median {1e3 * median:.1f} ms, 99 % {1e3 * high:.1f} ms")
-        if self.labelled:
-            found.append(
-                f"every visible object in a slot of its own: {self.all_separated / self.labelled:.1%} of "
-                f"{self.labelled} frames; objects with a slot of their own: {self.objects_separated / self.objects:.1%}"
-            )
-        return found
 
 
 class ViewerNode(Node):
@@ -232,26 +150,6 @@ class ViewerNode(Node):
             self.tally.objects += visible
             self.tally.objects_separated += own
         return (float(own == visible), float(own), 0.0)
-
-
-def slot_table(message: SlotArray) -> Table:
-    """The slots of one message as a table for a terminal."""
-    table = Table(expand=False, pad_edge=False)
-    for name in ("slot", "track", "area", "", "latent mean", "position (m)"):
-        table.add_column(name, justify="right" if name in ("slot", "track", "area") else "left", no_wrap=True)
-    for slot in message.slots:
-        colour = "rgb({},{},{})".format(*track_colours([slot.track_id])[0])
-        track = "-" if slot.track_id < 0 else str(slot.track_id)
-        position = " ".join(f"{value:+.2f}" for value in slot.centroid)
-        bar = Text("█" * round(12 * slot.area), style=colour)
-        table.add_row(str(slot.index), track, f"{slot.area:.1%}", bar, Text(_latent_bars(slot), style=colour), position)
-    return table
-
-
-def _latent_bars(slot: Slot) -> str:
-    """One bar for each latent: -2.5 to 2.5, where 99 % of the prior lie."""
-    values = np.clip((np.asarray(slot.latent_mean) + 2.5) / 5, 0, 0.999)
-    return "".join(_BARS[int(value * len(_BARS))] for value in values)
 
 
 def _screen(node: ViewerNode) -> Group:
