@@ -88,10 +88,16 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, NDA
     return path, arrays
 
 
-def test_record_ranges(rooms: tuple[Path, dict[str, NDArray[Any]]], tmp_path: Path) -> None:
+def test_record_ranges(
+    rooms: tuple[Path, dict[str, NDArray[Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, arrays = rooms
     assert run("objects_room", "--source", path, "--store", tmp_path / "some", "--records", "3:69") == 0
     np.testing.assert_array_equal(Store.open(tmp_path / "some").images, arrays["image"][3:69])
+    assert "warning" not in capsys.readouterr().err
+    assert run("objects_room", "--source", path, "--store", tmp_path / "fewer", "--records", "30:1000") == 0
+    assert "the source holds 40 records instead of the 970 asked for" in capsys.readouterr().err
+    assert Store.open(tmp_path / "fewer").manifest.statistics["unread"] == 930
     assert run("objects_room", "--source", path, "--store", tmp_path / "none", "--split", "val") == 1
     assert not (tmp_path / "none").exists()
 
@@ -133,7 +139,16 @@ def test_a_truncated_file_names_the_record(
     assert 60 < len(store) < 70
     np.testing.assert_array_equal(store.images, arrays["image"][: len(store)])
     assert f"record {len(store)}:" in error
-    assert store.manifest.statistics == {"records": len(store) + 1, "skipped": 1, "broken": [len(store)]}
+    end, unread = len(store), 980_000 - len(store) - 1
+    assert store.manifest.statistics == {"records": end + 1, "skipped": 1, "broken": [end], "unread": unread}
+    output = capsys.readouterr()
+    assert f"the source ends in damage at record {end}; {unread:,} of 980,000 records were not read" in output.err
+    assert f"1 broken records skipped; {unread:,} records not read." in output.out
+    assert run(*command, "--skip-broken", "--overwrite", "--split", "all") == 0
+    assert Store.open(tmp_path / "store").manifest.statistics["unread"] is None
+    output = capsys.readouterr()
+    assert f"ends in damage at record {end}; the rest was not read" in output.err
+    assert "the rest not read." in output.out
 
 
 def test_a_record_of_another_kind_is_named_and_skipped(
@@ -278,7 +293,7 @@ def test_scenenet_skips_and_counts_what_is_missing_or_broken(
     assert "25.jpg" in error
     assert run(*command) == 0
     store = Store.open(tmp_path / "store", verify=True)
-    assert store.manifest.statistics == {"records": 12, "skipped": 5, "broken": [1, 3, 4, 6, 8]}
+    assert store.manifest.statistics == {"records": 12, "skipped": 5, "broken": [1, 3, 4, 6, 8], "unread": 0}
     np.testing.assert_array_equal(store.groups, [0, 0, 1, 1, 2, 2, 2])
     assert "5 broken records skipped" in capsys.readouterr().out
 
@@ -356,6 +371,28 @@ def test_a_folder_of_images_with_labels(tmp_path: Path, capsys: pytest.CaptureFi
     assert "is no folder" in capsys.readouterr().err
 
 
+def test_images_that_are_to_replace_themselves_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(np.full((40, 60, 3), 9, np.uint8)).save(photos / "1.png")
+    assert run("images", "--source", photos, "--store", photos, "--overwrite") == 1
+    assert "photos is no store (it has no manifest.json): it is not replaced" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["photos", "1.png"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_images_of_more_than_8_bits_are_refused(
+    tmp_path: Path, dtype: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    suffix = "png" if dtype is np.uint16 else "tiff"
+    Image.fromarray(np.full((40, 60), 3000, dtype)).save(tmp_path / "photos" / f"1.{suffix}")
+    assert run("images", "--source", tmp_path / "photos", "--store", tmp_path / "store") == 1
+    bits = np.dtype(dtype).itemsize * 8
+    assert f"1.{suffix} has {bits} bits a pixel" in (error := capsys.readouterr().err)
+    assert "convert it to 8" in error
+
+
 @pytest.mark.parametrize("size", [32, 96, 128])
 def test_a_network_is_trained_on_what_the_robot_shows_it(tmp_path: Path, size: int) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
@@ -410,7 +447,8 @@ def assert_complete(path: Path) -> None:
     assert store.labels is not None
     np.testing.assert_array_equal(store.labels[:, 9, 9], np.array(good) % 5)
     np.testing.assert_array_equal(store.groups, np.array(good) // 10)
-    assert store.manifest.statistics == {"records": 160, "skipped": 2, "broken": list(slow_source.BROKEN)}
+    broken = list(slow_source.BROKEN)
+    assert store.manifest.statistics == {"records": 160, "skipped": 2, "broken": broken, "unread": 0}
 
 
 def test_interrupted_by_the_user_it_goes_on(tmp_path: Path) -> None:

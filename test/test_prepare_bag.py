@@ -105,7 +105,7 @@ def test_topic_every_crop_size_and_labels(tmp_path: Path, frames: NDArray[np.uin
     np.testing.assert_array_equal(store.images, frames[[5], 4:24, 10:30])
     np.testing.assert_array_equal(store.labels, labels[[5], 4:24, 10:30])
     assert store.manifest.background_labels == 4
-    assert store.manifest.statistics == {"records": 3, "skipped": 2, "broken": [0, 2]}
+    assert store.manifest.statistics == {"records": 3, "skipped": 2, "broken": [0, 2], "unread": 0}
 
 
 def test_a_single_mcap_file_and_groups_of_ten_seconds(tmp_path: Path, frames: NDArray[np.uint8]) -> None:
@@ -152,11 +152,22 @@ def test_a_damaged_chunk_ends_the_bag_there(
     content[middle : middle + 2000] = bytes(2000)
     file.write_bytes(content)
     assert run(file, tmp_path / "store", "--size", 8) == 1
-    assert "damaged from here on" in capsys.readouterr().err
+    assert "damaged from here on" in (error := capsys.readouterr().err)
+    assert "--skip-broken keeps what comes before it" in error
     assert run(file, tmp_path / "store", "--size", 8, "--skip-broken") == 0
-    store = Store.open(tmp_path / "store")
-    assert 0 < len(store) < 60
-    assert store.manifest.statistics["broken"] == [len(store)]
+    end = len(Store.open(tmp_path / "store"))
+    assert 0 < end < 60
+    statistics = {"records": end + 1, "skipped": 1, "broken": [end], "unread": 59 - end}
+    assert Store.open(tmp_path / "store").manifest.statistics == statistics
+    output = capsys.readouterr()
+    assert f"the source ends in damage at record {end}; {59 - end} of 60 records were not read" in output.err
+    assert f"1 broken records skipped; {59 - end} records not read." in output.out
+
+    # Every n-th image: the first that is missing is none of those that came, and if all came nothing is missing.
+    assert run(file, tmp_path / "some", "--size", 8, "--skip-broken", "--every", end - 1) == 0
+    assert Store.open(tmp_path / "some").manifest.statistics["broken"] == [2]
+    assert run(file, tmp_path / "first", "--size", 8, "--every", 60) == 0
+    assert len(Store.open(tmp_path / "first")) == 1
 
 
 def test_wrong_bags_and_topics(tmp_path: Path, frames: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]) -> None:

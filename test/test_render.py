@@ -15,7 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from train.data.manifest import StoreError
 from train.data.store import Store
+from train.data.store_writer import StoreWriter
 from train.render import main
+from train.scenes.drawing import RenderJob, draw_store
 
 COUNT = 400  # more than one process's share
 MILLIMETRE = 0.001
@@ -255,16 +257,21 @@ def ends_soon(session: int) -> bool:
         (["clutter", "--tfrecords", "{new}", "--count", "1"], "no published encoding for clutter"),
         (["rooms", "--variant", "up_to_six", "--tfrecords", "{new}", "--count", "1"], "no published encoding"),
         (["rooms", "--sequence", "{new}.mcap", "--objects", "60"], "take fewer"),
+        (["rooms", "--sequence", "{new}.mcap", "--seconds", "0.01"], "0.01 seconds at 10 images a second make no"),
+        (["rooms", "--store", "{thesis}", "--count", "1", "--overwrite"], "thesis is no store"),
+        (["overview", "--output", "{new}.xyz"], "new.xyz doesn't end as a picture does"),
     ],
 )
 def test_a_mistake_is_named(
     arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "taken").mkdir()
-    names = {"taken": tmp_path / "taken", "new": tmp_path / "new"}
+    names = {name: tmp_path / name for name in ("taken", "thesis", "new")}
+    names["taken"].mkdir()
+    names["thesis"].mkdir()
+    (names["thesis"] / "chapter.txt").write_text("years of work")
     assert main([argument.format(**names) for argument in arguments]) == 1
     assert says in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["chapter.txt", "taken", "thesis"]
 
 
 @pytest.mark.parametrize("arguments", [["rooms", "--store", "x", "--count", "0"], ["rooms", "--seed", "-1"]])
@@ -281,6 +288,54 @@ def test_without_opengl_the_error_names_the_packages(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert "apt install libegl1 libgl1-mesa-dri libgles2" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_way_to_draw_that_mujoco_doesn_t_know_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "train.render", "rooms", "--count", "1", "--store", str(tmp_path / "store")]
+    run = subprocess.run(command, env={**os.environ, "MUJOCO_GL": "banana"}, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: MuJoCo can't be loaded")
+    assert "banana); MUJOCO_GL has to be egl or unset" in run.stderr
+
+
+@pytest.mark.parametrize("option", ["--size", "--shadow-size"])
+def test_pictures_too_large_for_opengl_are_named_as_the_reason(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["rooms", "--count", "1", "--processes", "1", "--store", str(tmp_path / "store")]
+    assert main([*command, option, "100000"]) == 1
+    assert "take a smaller --size, --frame or --shadow-size" in (error := capsys.readouterr().err)
+    assert "apt install" not in error
+
+
+@pytest.mark.parametrize(("option", "name"), [("--tfrecords", "."), ("--sequence", "room.mcap")])
+def test_a_file_that_is_told_to_end_leaves_nothing(option: str, name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    command = [sys.executable, "-m", "train.render", "rooms", option, str(folder / name)]
+    command += ["--count", "100000", "--processes", "1", "--seconds", "10000"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (folder.is_dir() and any(folder.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert any(folder.iterdir()), "it has begun"
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert ends_soon(process.pid)
+    assert list(folder.iterdir()) == []
+
+
+def test_more_scenes_go_on_with_fewer(rooms: Store, tmp_path: Path) -> None:
+    job = RenderJob("rooms/train", COUNT, seed=3, depth=True)
+    writer = StoreWriter(tmp_path / "store", job.layout, 100)
+    named = {name: arrays(rooms)[name][:50] for name in ("images", "labels", "depth", "cameras")}
+    writer.write(0, **named, factors={name: array[:50] for name, array in rooms.factors.items()})
+    writer.sync()
+    writer.close()
+    drawn: list[int] = []
+    more = draw_store(job, tmp_path / "store", processes=1, progress=drawn.append)
+    assert drawn[0] == 50, "those were not drawn again"
+    for name, array in arrays(more).items():
+        np.testing.assert_array_equal(array, arrays(rooms)[name], err_msg=name)
 
 
 def test_renderers_don_t_disturb_each_other() -> None:

@@ -161,14 +161,51 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
     assert not list((tmp_path / "store").glob(".*"))
 
 
-@pytest.mark.parametrize("change", [{"seed": 4}, {"options": {}}, {"width": 9}, {"depth": False}])
-def test_another_specification_starts_clean(tmp_path: Path, change: dict[str, Any]) -> None:
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Path:
+    """Path of a store of which an attempt has written five images."""
     writer = StoreWriter(tmp_path / "store", LAYOUT, COUNT)
     writer.write(0, **rows(0, 5))
     writer.sync()
     writer.close()
-    other = StoreWriter(tmp_path / "store", dataclasses.replace(LAYOUT, **change), COUNT)
-    assert other.written == 0
+    return tmp_path / "store"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 4}, "seed 3 (now 4)."),
+        ({"options": {"crop": "0:6,0:8"}}, "records [0, None] (now absent)."),
+        ({"width": 9}, "width 8 (now 9)."),
+        ({"depth": False}, "depth.npy there (now absent)."),
+        ({"entities": 3}, "the shapes of the arrays."),
+    ],
+)
+def test_an_attempt_with_other_settings_is_thrown_away_only_on_request(
+    interrupted: Path, change: dict[str, Any], named: str
+) -> None:
+    other = dataclasses.replace(LAYOUT, **change)
+    with pytest.raises(StoreError, match=r"holds 5 images of an unfinished attempt.*--overwrite") as caught:
+        StoreWriter(interrupted, other, COUNT)
+    assert f"other settings: {named}" in str(caught.value)
+    kept = StoreWriter(interrupted, LAYOUT, COUNT)
+    assert kept.written == 5
+    kept.close()
+    assert StoreWriter(interrupted, other, COUNT, overwrite=True).written == 0
+
+
+def test_another_count_goes_on_where_what_was_written_fits_into_it(interrupted: Path) -> None:
+    with pytest.raises(StoreError, match=r"other settings: count 12 \(now 4\)"):
+        StoreWriter(interrupted, LAYOUT, 4)
+    smaller = StoreWriter(interrupted, LAYOUT, 7)
+    assert list(smaller.missing(chunk=100)) == [(5, 7)]
+    smaller.write(5, **rows(5, 7))
+    smaller.sync()
+    smaller.close()
+    with StoreWriter(interrupted, LAYOUT, COUNT) as writer:
+        assert list(writer.missing(chunk=100)) == [(7, COUNT)]
+        writer.write(7, **rows(7, COUNT))
+    assert_holds_contents(Store.open(interrupted, verify=True))
 
 
 def test_finish_refuses_gaps_and_nothing(tmp_path: Path) -> None:
@@ -200,6 +237,50 @@ def test_a_store_is_replaced_only_on_request_and_only_when_the_new_one_is_whole(
         assert_holds_contents(Store.open(finished))
     assert_holds_contents(Store.open(finished, verify=True), count=3)
     assert not list(finished.parent.glob(".*"))
+
+
+def test_nothing_but_a_store_is_replaced(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter.txt").write_text("years of work")
+    (tmp_path / "file").write_text("work")
+    extension = tmp_path / "extension"
+    extension.mkdir()
+    (extension / "manifest.json").write_text('{"name": "of a browser", "version": "1.0"}')
+    for path, message in (
+        (thesis, r"thesis is no store \(it has no manifest.json\): it is not replaced"),
+        (tmp_path / "file", r"file is no store \(it is a file\): it is not replaced"),
+        (extension, r"extension can't be told to be a store: it is not replaced; .*version '1.0'"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            StoreWriter(path, LAYOUT, 3, overwrite=True)
+    assert (thesis / "chapter.txt").read_text() == "years of work"
+    assert (tmp_path / "file").read_text() == "work"
+    assert not list(tmp_path.glob(".*")), "nothing hidden is left"
+
+
+def test_what_comes_to_the_path_while_a_store_is_written_is_not_replaced(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path / "store", LAYOUT, 3, overwrite=True)
+    writer.write(0, **rows(0, 3))
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "note.txt").write_text("just now")
+    with pytest.raises(StoreError, match="is no store"):
+        writer.finish()
+    (tmp_path / "store" / "note.txt").unlink()
+    assert_holds_contents(writer.finish(), count=3)  # an empty folder is
+
+
+def test_a_link_leads_to_the_store_that_is_replaced(finished: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    finished.rename(disk / "store")
+    link = tmp_path / "link"
+    link.symlink_to(disk / "store")
+    with StoreWriter(link, LAYOUT, 3, overwrite=True) as writer:
+        writer.write(0, **rows(0, 3))
+    assert link.is_symlink()
+    assert_holds_contents(Store.open(disk / "store", verify=True), count=3)
+    assert sorted(path.name for path in (*tmp_path.iterdir(), *disk.iterdir())) == ["disk", "link", "store"]
 
 
 @pytest.mark.parametrize(

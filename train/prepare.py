@@ -31,7 +31,7 @@ from train.data.manifest import StoreError
 from train.data.multi_object import CLEVR_CROP, Clevr, ObjectsRoom, PublishedVariant, Split
 from train.data.scenenet import CROP as SCENENET_CROP
 from train.data.scenenet import SceneNet, SceneNetSplit
-from train.data.source import Sample, Source, SourceError
+from train.data.source import BrokenRecord, Sample, Source, SourceError
 from train.data.store import Store, array_path
 from train.data.store_writer import StoreWriter
 
@@ -46,53 +46,105 @@ def prepare(source: Source, path: Path, *, overwrite: bool = False, skip_broken:
         path: where the store will be.
         overwrite: replace a store that is there.
         skip_broken: count records that can't be read and go on; their numbers go into the manifest's statistics.
+            Those behind damage that ends the source are counted there as `unread` (None: nobody knows how many).
     Raises:
         SourceError: a record can't be read, and `skip_broken` is off; what was written before it is kept.
-        StoreError: the store exists, another process writes it, or the source holds nothing.
+        StoreError: the store exists, another process writes it, the source holds nothing, or an attempt with other
+            settings was interrupted, and `overwrite` is off.
     """
-    layout = source.layout
-    chunk = max(1, _CHUNK_BYTES // (layout.height * layout.width * 3))
-    with StoreWriter(path, layout, overwrite=overwrite) as writer:
-        record: int = writer.state.get("record", 0)
-        broken: list[int] = writer.state.get("broken", [])
-        samples: list[Sample] = []
-        with tqdm(total=source.records, initial=record, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
-            if record:
-                bar.write(f"Going on from record {record:,}, where the last attempt was interrupted.", file=sys.stderr)
-            for item in source.read(record):
-                if isinstance(item, Sample):
-                    samples.append(item)
-                elif skip_broken:
-                    broken = [*broken, item.record]
-                    bar.set_postfix_str(f"{len(broken):,} broken")
-                else:
-                    _write(writer, samples, record, broken)
-                    raise SourceError(
-                        f"record {item.record:,}: {item.reason}. --skip-broken counts such records and goes on"
-                    )
-                record += 1
+    with StoreWriter(path, source.layout, overwrite=overwrite) as writer:
+        filling = _Filling(source, writer, skip_broken)
+        begin = filling.record
+        with tqdm(total=source.records, initial=begin, unit="img", unit_scale=True, dynamic_ncols=True) as bar:
+            if begin:
+                bar.write(f"Going on from record {begin:,}, where the last attempt was interrupted.", file=sys.stderr)
+            for item in source.read(begin):
+                filling.take(item)
                 bar.update()
-                if len(samples) == chunk:
-                    _write(writer, samples, record, broken)
-            _write(writer, samples, record, broken)
+                if isinstance(item, BrokenRecord):
+                    bar.set_postfix_str(f"{len(filling.broken):,} broken")
+            filling.write()
             bar.set_postfix_str("checksums")
-            return writer.finish({"records": record, "skipped": len(broken), "broken": broken})
+            store = writer.finish(filling.statistics())
+        if shortfall := filling.shortfall():
+            print(f"warning: {shortfall}", file=sys.stderr)
+        return store
 
 
-def _write(writer: StoreWriter, samples: list[Sample], record: int, broken: list[int]) -> None:
-    """Append the samples and empty the list."""
-    if not samples:
-        return
-    optional: dict[str, Any] = {
-        name: np.stack([getattr(sample, field) for sample in samples])
-        for name, field in (("labels", "labels"), ("depth", "depth"), ("cameras", "camera"), ("groups", "group"))
-        if getattr(samples[0], field) is not None
-    }
-    factors = {name: np.stack([sample.factors[name] for sample in samples]) for name in samples[0].factors}
-    images = np.stack([sample.image for sample in samples])
-    state = {"record": record, "broken": broken}
-    writer.write(writer.written, images=images, factors=factors, state=state, **optional)
-    samples.clear()
+class _Filling:
+    """Takes a source's records into a store, a chunk at a time, and keeps count of them.
+
+    Attributes:
+        record: how many have been taken, those of interrupted attempts included; the next one's place.
+        broken: numbers of those that were skipped.
+    """
+
+    def __init__(self, source: Source, writer: StoreWriter, skip_broken: bool) -> None:
+        self.record: int = writer.state.get("record", 0)
+        self.broken: list[int] = writer.state.get("broken", [])
+        self._records = source.records
+        self._chunk = max(1, _CHUNK_BYTES // (source.layout.height * source.layout.width * 3))
+        self._writer = writer
+        self._skip_broken = skip_broken
+        self._samples: list[Sample] = []
+        self._end: BrokenRecord | None = None
+
+    def take(self, item: Sample | BrokenRecord) -> None:
+        """Take the next record.
+
+        Raises:
+            SourceError: it is broken, and those aren't skipped; what came before it is written.
+        """
+        if isinstance(item, BrokenRecord):
+            if not self._skip_broken:
+                self.write()
+                remedy = "keeps what comes before it" if item.final else "counts such records and goes on"
+                raise SourceError(f"record {item.record:,}: {item.reason}. --skip-broken {remedy}")
+            if item.final:
+                self.write()  # without it: an attempt that goes on from here meets it again
+                self._end = item
+            self.broken = [*self.broken, item.record]
+        else:
+            self._samples.append(item)
+        self.record += 1
+        if len(self._samples) == self._chunk:
+            self.write()
+
+    def write(self) -> None:
+        """Bring the samples taken into the store."""
+        samples = self._samples
+        if not samples:
+            return
+        optional: dict[str, Any] = {
+            name: np.stack([getattr(sample, field) for sample in samples])
+            for name, field in (("labels", "labels"), ("depth", "depth"), ("cameras", "camera"), ("groups", "group"))
+            if getattr(samples[0], field) is not None
+        }
+        factors = {name: np.stack([sample.factors[name] for sample in samples]) for name in samples[0].factors}
+        images = np.stack([sample.image for sample in samples])
+        state = {"record": self.record, "broken": self.broken}
+        self._writer.write(self._writer.written, images=images, factors=factors, state=state, **optional)
+        samples.clear()
+
+    def statistics(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {"records": self.record, "skipped": len(self.broken), "broken": self.broken, "unread": self._unread()}
+
+    def shortfall(self) -> str | None:
+        """What to tell of records that should have come and didn't; None: all came."""
+        unread = self._unread()
+        if unread == 0:
+            return None
+        if self._end is None:
+            return f"the source holds {self.record:,} records instead of the {self._records:,} asked for"
+        lost = "the rest was" if unread is None else f"{unread:,} of {self._records:,} records were"
+        return f"the source ends in damage at record {self._end.record:,}; {lost} not read ({self._end.reason})"
+
+    def _unread(self) -> int | None:
+        """How many records there are behind the last one that came; None: unknown."""
+        if self._records is None:
+            return None if self._end else 0
+        return max(0, self._records - self.record)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,12 +170,13 @@ def _describe(store: Store) -> str:
     manifest = store.manifest
     parts = [name for name in manifest.arrays if name != "images"]
     size = sum(array_path(store.path, name).stat().st_size for name in manifest.arrays)
-    skipped = manifest.statistics.get("skipped", 0)
+    skipped, unread = manifest.statistics.get("skipped", 0), manifest.statistics.get("unread", 0)
     return (
         f"{store.path}: {manifest.count:,} images of {manifest.height}x{manifest.width}"
         + (f" with {', '.join(parts)}" if parts else "")
         + f", {size / 1e9:.2f} GB"
         + (f"; {skipped:,} broken records skipped" if skipped else "")
+        + ("" if unread == 0 else f"; {'the rest' if unread is None else f'{unread:,} records'} not read")
         + "."
     )
 
@@ -251,7 +304,9 @@ def _command(
     parser.add_argument("--source", type=Path, required=True, help="the published folder or file")
     parser.add_argument("--store", type=Path, required=True, help="folder to make")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a store that exists, once the new one is whole"
+        "--overwrite",
+        action="store_true",
+        help="replace a store that exists, once the new one is whole, and an unfinished one of other settings at once",
     )
     parser.add_argument(
         "--skip-broken",

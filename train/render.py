@@ -10,7 +10,7 @@
 
 A scene depends on the kind, the seed and its number only, not on how many processes draw. A store or file appears at
 its path when everything is in it; for a store, the same command run again after an interruption goes on from where it
-was. The clip that is shipped with the package is made by
+was, also with a larger --count. The clip that is shipped with the package is made by
 
     python -m train.render rooms --sequence monet_perception/data/demo.mcap --seed 44 --overwrite
 """
@@ -18,6 +18,7 @@ was. The clip that is shipped with the package is made by
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,14 +30,20 @@ from tqdm import tqdm
 from monet_perception.files import replacing
 from train.arguments import above_zero, at_least, positive
 from train.data.manifest import StoreError
-from train.scenes.clip import write_clip
-from train.scenes.drawing import RenderJob, draw_store, usable_cores
-from train.scenes.kinds import KINDS
-from train.scenes.overview import overview
-from train.scenes.renderer import RenderError
-from train.scenes.rooms import RoomVariant
-from train.scenes.sequence import RoomSequence
-from train.scenes.tfrecords import published_job, write_tfrecords
+
+try:
+    from train.scenes.clip import write_clip
+    from train.scenes.drawing import RenderJob, draw_store, usable_cores
+    from train.scenes.kinds import KINDS
+    from train.scenes.overview import overview
+    from train.scenes.renderer import RenderError
+    from train.scenes.rooms import RoomVariant
+    from train.scenes.sequence import RoomSequence
+    from train.scenes.tfrecords import published_job, write_tfrecords
+except ImportError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(f"error: {error}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,6 +106,8 @@ def _render_sequence(options: argparse.Namespace) -> None:
 
 
 def _render_overview(options: argparse.Namespace) -> None:
+    if not cv2.haveImageWriter(str(options.output)):
+        raise ValueError(f"{options.output} doesn't end as a picture does that can be written, such as .png or .jpg")
     page = overview(options.columns, options.seed)
     with replacing(options.output) as temporary:
         cv2.imwrite(str(temporary), cv2.cvtColor(page, cv2.COLOR_RGB2BGR))
@@ -195,7 +204,9 @@ def _command(commands: Any, name: str, help: str, example: str) -> tuple[argpars
         help="shadow map, pixels; 0: no shadows, faster [the kind's own]",
     )
     parser.add_argument("--split", default="train", help="what the store's manifest calls these scenes [train]")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what is there, also an unfinished store of other settings"
+    )
     parser.add_argument(
         "--processes", type=positive, default=usable_cores(), metavar="P", help="that draw [one for each core]"
     )
@@ -210,5 +221,11 @@ def _frame(text: str) -> tuple[int, int]:
     return width, height
 
 
+def _end(number: int, frame: object) -> None:
+    """Handler of SIGTERM: removes files that are half written, as Ctrl-C does."""
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(main())

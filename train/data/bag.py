@@ -82,7 +82,10 @@ class Bag:
         )
 
     def read(self, start: int = 0) -> Iterator[Sample | BrokenRecord]:
-        """Images from the `start`-th of those taken on; one that can't be decoded is a broken record."""
+        """Images from the `start`-th of those taken on; one that can't be decoded is a broken record.
+
+        A damaged recording can't be read past the damage: it ends with one broken record, the first that is missing.
+        """
         with _open(self.source) as reader:
             wanted = [c for c in reader.connections if c.topic == self.topic]
             place = -1
@@ -92,7 +95,9 @@ class Bag:
                     if rest == 0 and record >= start:
                         yield self._read_one(reader, record, connection, time, data)
             except BagError as error:
-                yield BrokenRecord((place + 1) // self.every, str(error))
+                record = -(-(place + 1) // self.every)
+                if record < self.records:  # otherwise all that were to be taken came before
+                    yield BrokenRecord(record, str(error), final=True)
 
     def _read_one(
         self, reader: AnyReader, record: int, connection: Connection, time: int, data: bytes

@@ -12,15 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+_WIDE = {"I": 32, "F": 32, **dict.fromkeys(("I;16", "I;16L", "I;16B", "I;16N"), 16)}
+"""Bits a pixel of Pillow's modes of one channel that don't fit into uint8."""
+
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """RGB, uint8 [H, W, 3], turned as its EXIF orientation says.
 
     Raises:
         OSError: the file can't be opened.
-        ValueError: it is truncated, broken or no image.
+        ValueError: it is truncated, broken, no image, or has more than 8 bits a channel.
     """
     with _open(path) as image:
+        if image.mode in _WIDE:  # Pillow would clip instead of scale: nearly all of it became white
+            raise ValueError(f"{path} has {_WIDE[image.mode]} bits a pixel (mode {image.mode}); convert it to 8")
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 

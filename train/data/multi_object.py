@@ -89,7 +89,7 @@ class _RecordFile(ABC):
             except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
                 yield from self._samples(tf, number, pending)
                 reason = f"the file is truncated or damaged from here on ({_first_line(error)})"
-                yield BrokenRecord(number + len(pending), reason)
+                yield BrokenRecord(number + len(pending), reason, final=True)
                 return
             if len(pending) == self._batch:
                 yield from self._samples(tf, number, pending)

@@ -36,6 +36,8 @@ class BrokenRecord:
 
     record: int
     reason: str
+    final: bool = False
+    """Whether nothing behind it can be read: it is the last that the source yields."""
 
 
 class Source(Protocol):

@@ -24,14 +24,17 @@ _PROGRESS_NAME = "progress.json"
 _LOCK_NAME = "lock"
 _SYNC_SECONDS = 1.0
 _SYNC_BYTES = 256 << 20
+_SPELT_LENGTH = 40
+"""Longer values of a setting are not spelt out in an error."""
 
 
 class StoreWriter:
     """Writes a store in a hidden folder beside `path` and renames it when everything is there.
 
     A writer that is opened again with the same arguments after an interruption goes on with what the last one had
-    written; with other arguments it starts clean. Used as a context it finishes at the end, and after an error keeps
-    what was written for the next attempt.
+    written, also with another `count` that this fits into, as no image may depend on how many there are; other
+    arguments are an error, or with `overwrite` a clean start. Used as a context it finishes at the end, and after an
+    error keeps what was written for the next attempt.
 
     ```
     layout = StoreLayout("rooms", "train", "...", "...", height=64, width=64, labels=True)
@@ -41,22 +44,26 @@ class StoreWriter:
     ```
 
     Args:
-        path: where the store will be.
+        path: where the store will be; of a symbolic link, where it points to.
         layout: what it will hold.
         count: number of images, or None where it isn't known in advance; then images have to be gapless from 0.
-        overwrite: replace a store that exists at `path` when the new one is complete.
+        overwrite: replace a store that exists at `path` when the new one is complete; nothing but a store or an
+            empty folder is replaced.
     Raises:
-        StoreError: a store exists at `path`, or another process is writing it.
+        StoreError: a store, or with `overwrite` anything else, exists at `path`; another process is writing it; or an
+            attempt with other arguments was interrupted, and `overwrite` is off.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], layout: StoreLayout, count: int | None = None, *, overwrite: bool = False
     ) -> None:
-        self.path = Path(path).absolute()
+        self.path = Path(path).resolve()
         self.layout = layout
         self.count = count
         self._overwrite = overwrite
-        if self.path.exists() and not overwrite:
+        if overwrite:
+            _refuse_what_is_no_store(self.path)
+        elif self.path.exists():
             raise StoreError(f"{self.path} exists; remove it, choose another path, or overwrite it (--overwrite)")
         self._columns = layout.columns()
         self._folder = partial_path(self.path)
@@ -67,7 +74,7 @@ class StoreWriter:
     @property
     def written(self) -> int:
         """Number of images written, those of interrupted attempts included."""
-        return sum(stop - start for start, stop in self._done[0])
+        return _total(self._done[0])
 
     @property
     def state(self) -> dict[str, Any]:
@@ -143,7 +150,8 @@ class StoreWriter:
         Args:
             statistics: for the manifest.
         Raises:
-            StoreError: images are missing (`writer` stays usable), or there are none.
+            StoreError: images are missing (`writer` stays usable), there are none, or something that is no store has
+                come to its path.
         """
         ranges = self._done[0]
         count = ranges[-1][1] if ranges else 0
@@ -203,7 +211,11 @@ class StoreWriter:
         except BlockingIOError:
             self._lock.close()
             raise StoreError(f"another process is writing {self.path}; wait for it or stop it") from None
-        self._resume()
+        try:
+            self._resume()
+        except BaseException:
+            self._lock.close()
+            raise
         self._files: dict[str, IO[bytes]] = {}
         for name in self._columns:
             path = array_path(self._folder, name)
@@ -214,16 +226,24 @@ class StoreWriter:
         self._synced = time.monotonic()
 
     def _resume(self) -> None:
-        """Take over what an attempt of the same specification wrote, and remove everything else."""
-        try:
-            progress = json.loads((self._folder / _PROGRESS_NAME).read_text())
-            usable = progress["specification"] == self._specification()
-        except (OSError, ValueError, KeyError, TypeError):
-            usable = False
+        """Take over what an attempt of the same specification wrote, and remove everything else.
+
+        Raises:
+            StoreError: an attempt of another specification left images, and `overwrite` is off.
+        """
         kept = {_LOCK_NAME}
-        if usable:
-            self._done = ([(start, stop) for start, stop in progress["ranges"]], progress["state"])
-            kept |= {_PROGRESS_NAME, *(array_path(Path(), name).parts[0] for name in self._columns)}
+        specification, ranges, state = self._read_progress()
+        if ranges:
+            changes = self._changes(specification, ranges[-1][1])
+            if not changes:
+                self._done = (ranges, state)
+                kept |= {_PROGRESS_NAME, *(array_path(Path(), name).parts[0] for name in self._columns)}
+            elif not self._overwrite:
+                raise StoreError(
+                    f"{self._folder} holds {_total(ranges):,} images of an unfinished attempt with other settings: "
+                    f"{', '.join(changes)}. The settings it had go on with it; to begin anew use --overwrite, or "
+                    "remove that folder"
+                )
         for path in self._folder.iterdir():
             if path.name in kept:
                 continue
@@ -231,6 +251,22 @@ class StoreWriter:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+    def _read_progress(self) -> tuple[dict[str, Any], list[tuple[int, int]], dict[str, Any]]:
+        """Specification, ranges written and state of the last attempt; all empty where none can be gone on with."""
+        try:
+            progress = json.loads((self._folder / _PROGRESS_NAME).read_text())
+            ranges = [(start, stop) for start, stop in progress["ranges"]]
+            return dict(progress["specification"]), ranges, progress["state"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return {}, [], {}
+
+    def _changes(self, before: dict[str, Any], end: int) -> list[str]:
+        """Where an attempt's specification differs from this one's; its count does where images to `end` don't fit."""
+        now = self._specification()
+        if self.count is not None and end <= self.count:
+            before = {**before, "count": now["count"]}
+        return [] if before == now else _spell_changes(before, now)
 
     def _rows(self, name: str, array: NDArray[Any], count: int) -> NDArray[Any]:
         if name not in self._columns:
@@ -249,6 +285,7 @@ class StoreWriter:
     def _publish(self) -> None:
         old = self.path.parent / f".{self.path.name}.old"
         if self.path.exists() and self._overwrite:
+            _refuse_what_is_no_store(self.path)  # it may have come while the images were written
             shutil.rmtree(old, ignore_errors=True)
             self.path.rename(old)
         try:
@@ -262,6 +299,48 @@ class StoreWriter:
         for name in (_PROGRESS_NAME, _LOCK_NAME):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _refuse_what_is_no_store(path: Path) -> None:
+    """What is replaced is deleted: it may be a store or an empty folder, not somebody's photos.
+
+    Raises:
+        StoreError: `path` is anything else.
+    """
+    remedy = "it is not replaced; remove it, or choose another path"
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not path.is_dir():
+        raise StoreError(f"{path} is no store (it is a file): {remedy}")
+    if not (path / MANIFEST_NAME).exists():
+        raise StoreError(f"{path} is no store (it has no {MANIFEST_NAME}): {remedy}")
+    try:
+        Manifest.read(path)
+    except StoreError as error:
+        raise StoreError(f"{path} can't be told to be a store: {remedy} ({error})") from error
+
+
+def _spell_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The settings in which two specifications differ, such as `height 64 (now 32)`."""
+    old, new = _settings(before), _settings(now)
+    changes = []
+    for name in [*new, *(name for name in old if name not in new)]:
+        was, is_now = old.get(name, "absent"), new.get(name, "absent")
+        if was != is_now:
+            short = max(len(str(was)), len(str(is_now))) <= _SPELT_LENGTH  # hashes and factors tell nothing
+            changes.append(f"{name} {was} (now {is_now})" if short else name)
+    return changes or ["the shapes of the arrays"]
+
+
+def _settings(specification: dict[str, Any]) -> dict[str, Any]:
+    """A specification's fields by name, with the options as fields of their own, and whether each array is there."""
+    fields = {name: value for name, value in specification.items() if name not in ("options", "columns")}
+    arrays = {f"{name}.npy": "there" for name in specification.get("columns", {})}
+    return {**fields, **specification.get("options", {}), **arrays}
+
+
+def _total(ranges: Sequence[tuple[int, int]]) -> int:
+    return sum(stop - start for start, stop in ranges)
 
 
 def _merge(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -72,12 +72,17 @@ def write_clip(
         Number of images.
     Raises:
         FileExistsError: there is a file, and `overwrite` is off.
+        ValueError: `seconds` at that `rate` make no image.
         RenderError: scenes can't be drawn here.
     """
+    instants = [number / rate for number in range(round(seconds * rate))]
+    if not instants:
+        raise ValueError(
+            f"{seconds:g} seconds at {rate:g} images a second make no image; take more --seconds or --rate"
+        )
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; remove it, choose another path, or replace it (--overwrite)")
     path.parent.mkdir(parents=True, exist_ok=True)
-    instants = [number / rate for number in range(round(seconds * rate))]
     # rosbags writes a folder with the recording in it; only the recording is wanted, and only when it is whole.
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as folder:
         bag = Path(folder) / "clip"

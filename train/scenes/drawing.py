@@ -139,7 +139,8 @@ def draw_store(
         overwrite: replace a store that is there.
         progress: called with the number of scenes that have been written since the last call.
     Raises:
-        StoreError: the store exists, or another process is writing it.
+        StoreError: the store exists, another process is writing it, or an attempt of another job, apart from `count`,
+            was interrupted, and `overwrite` is off.
         RenderError: scenes can't be drawn here.
     """
     begin = time.monotonic()

@@ -21,6 +21,8 @@ try:
     import mujoco
 except ImportError as error:
     raise ImportError("rendering needs MuJoCo: pip install 'monet_perception[render]'") from error
+except RuntimeError as error:  # the name of a way to draw that it doesn't know
+    raise ImportError(f"MuJoCo can't be loaded ({error}); MUJOCO_GL has to be egl or unset") from error
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +69,7 @@ class SceneRenderer:
         shadow_size: side of the shadow map in pixels; 0: no shadows, much faster.
         textures: uint8 [T, S, S, 3] that things can name by number.
     Raises:
-        RenderError: OpenGL without a screen is not available.
+        RenderError: OpenGL without a screen is not available, or it can't draw pictures or shadow maps so large.
     """
 
     def __init__(
@@ -206,12 +208,21 @@ def _context(model: Any, drawn: tuple[int, int]) -> tuple[Any, Any]:
     try:
         opengl = mujoco.GLContext(drawn[1], drawn[0])
         opengl.make_current()
-        context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
     except Exception as error:  # PyOpenGL, EGL and MuJoCo each raise their own kinds
         raise RenderError(
             f"OpenGL without a screen is not available ({error}). On Debian and Ubuntu: "
             "apt install libegl1 libgl1-mesa-dri libgles2; also check that MUJOCO_GL is egl or unset "
             f"(it is {os.environ['MUJOCO_GL']})"
+        ) from error
+    try:
+        context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+    except mujoco.FatalError as error:
+        opengl.free()
+        shadow_size = model.vis.quality.shadowsize
+        raise RenderError(
+            f"OpenGL can't draw {drawn[1]}x{drawn[0]} pixels ({_SUPERSAMPLING} for each of an image along both axes) "
+            f"with a shadow map of {shadow_size}x{shadow_size} ({error}); "
+            "take a smaller --size, --frame or --shadow-size"
         ) from error
     mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
     context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
