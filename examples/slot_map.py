@@ -294,6 +294,14 @@ def message_observations(message: Any, camera: Array) -> list[Observation]:
 # ---------------------------------------------------------------------------------------------------
 
 
+def picture_path(text: str) -> Path:
+    """A type of argument for argparse: files in a format that maps are drawn in."""
+    path = Path(text)
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"{text} has to end in .png, .pdf or .svg: it decides the format")
+    return path
+
+
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line; see the module's docstring for examples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -311,7 +319,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--duration", type=float, default=float("inf"), help="seconds to listen (default: until Ctrl-C)"
     )
     parser.add_argument(
-        "--png", type=Path, default=Path("slot_map.png"), help="where the map is drawn (default: %(default)s)"
+        "--png", type=picture_path, default=Path("slot_map.png"), help="where the map is drawn (default: %(default)s)"
     )
     return parser.parse_args(arguments)
 
@@ -332,7 +340,11 @@ def main(arguments: list[str] | None = None) -> int:
     landmarks = survey.map.landmarks(MIN_OBSERVATIONS, MAX_SIGMA)
     matches = match_landmarks(landmarks, survey.objects)
     print(table(landmarks, matches))
-    draw_map(options.png, landmarks, survey.objects, survey.path)
+    try:
+        draw_map(options.png, landmarks, survey.objects, survey.path)
+    except OSError as error:
+        print(f"slot_map: the map can't be written: {error}", file=sys.stderr)
+        return 1
     print(f"map: {options.png}")
     return 0
 

@@ -1,6 +1,7 @@
 """The thesis's tables from runs: one command trains a network, one command makes the table of all of them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from small_training import arguments, write_squares
 
 from train import curves, evaluate, fit
 from train.cli import main
-from train.runs import read_training
+from train.runs import read_training, read_validations
 
 STEPS, BATCH_SIZE = 6, 8
 
@@ -121,6 +122,63 @@ def test_minutes_of_a_resumed_run_hold_those_before(store: Path, tmp_path: Path)
 
 def test_checkpoint_without_a_run_has_no_training(tmp_path: Path) -> None:
     assert read_training(tmp_path / "monet.safetensors", STEPS) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"model:\n",
+        b"model: {initialisation: x}\n",
+        b"model: {initialisation: x, pretrained: null}\ndata: {batch_size: [8]}\ntrainer: 3\n",
+        b"model: !Sensor {range: 3}\n",
+        b"- a list\n",
+        b"a: [\n",
+        b"\xff\xfe\x00",
+        b"day: 2026-13-45\n",
+    ],
+)
+def test_a_configuration_of_something_else_is_no_training(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_bytes(content)
+    (tmp_path / "validation.jsonl").write_text('{"step": 3, "minutes": 0.1, "mse": 0.5}\n')
+    assert read_training(tmp_path / "last.safetensors", STEPS) is None
+    assert curves.main([str(tmp_path), "--output", str(tmp_path / "curves.png")]) == 1
+    assert "no validation of a run of train.fit is here" in capsys.readouterr().err
+
+
+def test_half_a_line_of_validations_is_left_out(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["monet"].parent, tmp_path / "monet")
+    path = run / "validation.jsonl"
+    whole = read_validations(run)
+    assert len(whole) == 2
+    path.write_text(path.read_text()[:-20])
+    assert read_validations(run) == whole[:1]
+    training = read_training(run / "last.safetensors", STEPS)
+    assert training is not None
+    assert training.minutes == whole[0]["minutes"]
+    assert curves.main([str(run), "--output", str(tmp_path / "curves.png")]) == 0
+    path.write_text(f'[1]\n7\n{{"stop": 3}}\n{path.read_text()}')
+    assert read_validations(run) == whole[:1]
+
+
+def test_a_run_of_an_unknown_network_has_to_be_named(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(runs["monet"].parent, tmp_path / "monet")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["preset"] = "monet_rn9"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    argv = ["--output", str(tmp_path / "curves.png")]
+    assert curves.main([str(run), *argv]) == 1
+    assert f"name the run, NAME={run}" in capsys.readouterr().err
+    assert curves.main([f"RN9={run}", *argv]) == 0
+
+
+def test_a_picture_of_no_known_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        curves.main(["run", "--output", "c.banana"])
+    assert "c.banana has to end in .png, .pdf, .svg" in capsys.readouterr().err
 
 
 def test_one_command_draws_what_the_validations_of_runs_said(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -129,6 +129,13 @@ def test_errors_name_the_cause(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("least", ["-1", "2", "nan"])
+def test_an_iou_is_a_fraction(least: str, network: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        disentanglement.main([str(network), "--store", str(store.path), "--min-iou", least])
+    assert f"it has to be from 0 to 1, not {least}" in capsys.readouterr().err
+
+
 def test_composition_of_the_encoded_latents_is_the_reconstruction(decomposer: Decomposer, store: Store) -> None:
     seen = decomposer(np.array(store.images[3]), reconstruct=True)
     composition = compose(decomposer, seen.latent_mean)

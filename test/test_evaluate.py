@@ -21,11 +21,12 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.labels import fit_labels
 from monet_perception.networks import PRESETS, Monet, MonetConfig
 from monet_perception.region import Region
-from train import disentanglement, explore, export, samples, traverse
+from train import disentanglement, explore, export, profile, samples, traverse
 from train.data.store import Store
 from train.evaluate import main
 from train.evaluation import Evaluation, evaluate
 from train.inference import decompose_store
+from train.metrics.headings import SCORES
 from train.model_names import model_name
 from train.report import Score, unique_names
 
@@ -289,6 +290,32 @@ def test_networks_of_one_training_do_not_count_as_seeds(
     assert main([f"best={best}", f"last={last}", *argv]) == 0
 
 
+def test_a_score_has_one_heading_everywhere(
+    networks: list[Path], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [str(networks[0]), "--store", str(store.path), "--backend", "torch", "--bootstrap", "20", "--format", "svg"]
+    assert main([*argv, "--figures", str(tmp_path)]) == 0
+    screen = capsys.readouterr().out
+    drawn = (tmp_path / "scores_by_objects_painted.svg").read_text()
+    for name in ("ari", "msc", "mse"):
+        assert screen.count(SCORES[name].title) >= 2, "in both tables"
+        assert f"<!-- {SCORES[name].title} -->" in drawn
+
+
+@pytest.mark.parametrize(
+    "content", ["model:\n", "model: {initialisation: kaiming}\n", "model: !Sensor {range: 3}\n", "- a\n", "a: [\n"]
+)
+def test_a_foreign_configuration_beside_a_checkpoint_does_no_harm(
+    content: str, networks: list[Path], store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    (tmp_path / "validation.jsonl").write_text('{"step": 1, "minutes": 0.5}\n{"st')
+    checkpoint = shutil.copy(networks[0], tmp_path / "net.safetensors")
+    argv = [str(checkpoint), "--store", str(store.path), "--backend", "torch", "--bootstrap", "20", "--limit", "4"]
+    assert main([*argv, "--json", str(tmp_path / "s.json")]) == 0
+    assert json.loads((tmp_path / "s.json").read_text())["networks"][0]["training"] is None
+
+
 @pytest.mark.parametrize(
     ("checkpoint", "store_name", "message"),
     [("missing.safetensors", "painted", "no such file"), ("good", "nowhere", "there is no store at")],
@@ -362,7 +389,7 @@ def test_samples_of_a_store(store: Store, tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    "command", [main, disentanglement.main, traverse.main, samples.main, explore.main, export.main]
+    "command", [main, disentanglement.main, traverse.main, samples.main, explore.main, export.main, profile.main]
 )
 def test_help_is_enough_to_begin(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):

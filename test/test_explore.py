@@ -77,6 +77,18 @@ def test_errors_name_the_cause(network: Path, tmp_path: Path, capsys: pytest.Cap
     assert "there is no store at" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--min-iou", "7", "from 0 to 1, not 7"), ("--port", "70000", "at most 65535"), ("--port", "0", "at least 1")],
+)
+def test_options_name_their_range(
+    option: str, value: str, message: str, network: Path, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([str(network), "--store", str(store.path), option, value])
+    assert message in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def address(network: Path, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The command, running."""

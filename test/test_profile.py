@@ -1,12 +1,15 @@
 """train.profile: the thesis's numbers counted, and a whole report."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from train.cost import count
-from train.profile import main
+from benchmarks.attention import as_markdown as attention_markdown
+from benchmarks.attention import missed
+from train.cost import Profile, count
+from train.profile import draw, main
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,64 @@ def test_flop_grow_with_slots_in_monet_and_not_in_rn50_star() -> None:
     assert flop["monet_rn50_star"][0] == pytest.approx(4.87e9, rel=0.01)
     assert flop["monet_rn50_star"][1] / flop["monet_rn50_star"][0] == pytest.approx(1, abs=0.01)
     assert count("monet", 7, 64).attention_training_flop == pytest.approx(3 * flop["monet"][0], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--slots", "1"], "slots is 1; it must be a whole number from 2 to 64"),
+        (["--slots", "7", "100"], "slots is 100"),
+        (["--image-size", "33"], "image_size 33 is not a multiple of the network's stride"),
+        (["--device", "banana"], "device 'banana' is unknown; choose auto, cpu, cuda or cuda:N"),
+        (["--device", "cuda:99"], "device 'cuda:99' was asked for, but"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_in_a_line(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([*options, "--output", str(tmp_path / "profile")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "profile").exists()
+
+
+def test_help_tells_every_default(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for option, default in (("--slots", "7 11 14 18"), ("--image-size", "64"), ("--device", "auto")):
+        assert re.search(rf"{option} [A-Z_]+[^-]* \(default: {default}\)", text), option
+    assert "by autocast (default: bf16)" in text
+
+
+def measured_in(precision_factor: float) -> list[Profile]:
+    """MONet and RN50* at two K, with times that differ by the factor of a precision."""
+    found = []
+    for slots in (7, 18):
+        for preset, seconds in (("monet", 1.0 * slots), ("monet_rn50_star", 0.1 * slots)):
+            found.append(Profile(preset, slots, *[10**9] * 6, *[seconds * precision_factor] * 2))
+    return found
+
+
+def test_the_benchmark_draws_and_judges_both_precisions() -> None:
+    measured = {"fp32": measured_in(1.0), "bf16": measured_in(2.0)}
+    flop, times = draw(measured).axes
+    assert [line.get_label() for line in flop.lines] == [
+        "monet, attention",
+        "monet_rn50_star, attention",
+        "component VAE",
+    ]
+    drawn = {line.get_label(): list(line.get_ydata()) for line in times.lines}
+    assert drawn["monet, fp32"] == pytest.approx([7e3, 18e3])
+    assert drawn["monet_rn50_star, bf16"] == pytest.approx([1.4e3, 3.6e3])
+    assert len(drawn) == 4
+    assert times.get_ylim()[0] == 0 < max(map(max, drawn.values())) < times.get_ylim()[1]
+    assert missed(measured) == []
+    table = attention_markdown(measured, "a machine", 8).splitlines()
+    assert [row.split("|")[6].strip() for row in table[4:]] == ["0.10"] * 4
+    measured["bf16"][1].training_seconds = 12.0  # of MONet's 14
+    assert missed(measured) == ["bf16, K = 7: 0.86 of MONet's time, at most 0.6 is due"]
 
 
 def test_report_holds_everything_measured(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

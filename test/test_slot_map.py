@@ -535,6 +535,16 @@ def test_a_missing_recording_is_named(tmp_path, capsys):
     assert "no.mcap" in capsys.readouterr().err
 
 
+def test_a_map_that_cannot_be_drawn_is_told_below_the_landmarks(recording, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--bag", str(recording), "--masks", "truth", "--png", "map.banana"])
+    assert "map.banana has to end in .png, .pdf or .svg" in capsys.readouterr().err
+    assert main(["--bag", str(recording), "--masks", "truth", "--png", "/proc/x.png"]) == 1
+    told = capsys.readouterr()
+    assert "found 2 of 2 true objects" in told.out
+    assert told.err.startswith("slot_map: the map can't be written: ")
+
+
 def test_a_recording_without_camera_info_is_refused_and_no_map_drawn(tmp_path, capsys):
     bag, png = tmp_path / "blind.mcap", tmp_path / "map.png"
     write_recording(bag, OBJECTS, PATH[:2], CAMERA, topics=tuple(topic for topic in KINDS if topic != CAMERA_INFO))

@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
+LAST_PORT = 65535
+
 
 def at_least(least: int) -> Callable[[str], int]:
     """A type of argument for argparse: whole numbers from `least` on."""
@@ -33,6 +36,36 @@ def above_zero(text: str) -> float:
 
 
 above_zero.__name__ = "number"
+
+
+def fraction(text: str) -> float:
+    """A type of argument for argparse: numbers from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"it has to be from 0 to 1, not {text}")
+    return number
+
+
+fraction.__name__ = "number"
+
+
+def port(text: str) -> int:
+    """A type of argument for argparse: numbers of TCP ports."""
+    number = positive(text)
+    if number > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"it has to be at most {LAST_PORT}, not {number}")
+    return number
+
+
+port.__name__ = "whole number"
+
+
+def figure_path(text: str) -> Path:
+    """A type of argument for argparse: files whose suffix is a format of figures."""
+    path = Path(text)
+    if path.suffix.lower() not in FIGURE_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text} has to end in {', '.join(FIGURE_SUFFIXES)}: it decides the format")
+    return path
 
 
 def named_path(text: str) -> tuple[str | None, Path]:

@@ -1,10 +1,12 @@
 """What the networks cost: parameters, FLOP, time and memory of one preset at one number of slots."""
 
+import contextlib
 import multiprocessing
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,7 +176,20 @@ def peak_memory(preset: str, slots: int, setting: Setting, training: bool) -> in
     """
     # Spawned: a forked process would share this one's memory, and CUDA doesn't survive a fork.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_measure_memory, preset, slots, replace(setting, batch_size=1), training).result()
+        with _interrupts_blocked():
+            job = pool.submit(_measure_memory, preset, slots, replace(setting, batch_size=1), training)
+        return job.result()
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes that start inside don't get Ctrl-C, which a terminal sends to all: they would print a traceback each.
+    This one gets it afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _measure_memory(preset: str, slots: int, setting: Setting, training: bool) -> int:

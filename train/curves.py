@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 
-from train.arguments import named_path
+from train.arguments import figure_path, named_path
 from train.figures import save_figure
+from train.metrics.headings import SCORES, Heading
 from train.model_names import model_name, name_by_run
-from train.runs import CONFIG_NAME, read_training, read_validations
+from train.runs import CONFIG_NAME, read_config, read_training, read_validations
 from train.task import network_config
 
 EXAMPLES = """examples:
@@ -23,10 +23,6 @@ EXAMPLES = """examples:
   python -m train.curves "MONet, other rates=runs/monet_2" runs/star_0 --values ari_multi mse mask_entropy
 
 Runs are those of train.fit, also while they still train. Every value of validation.jsonl can be drawn."""
-
-TITLES = {"ari": "ARI (%)", "ari_multi": "ARI, two objects or more (%)", "msc": "MSC (%)", "mse": "MSE (1e-3)"}
-SCALES = {"ari": 100.0, "ari_multi": 100.0, "msc": 100.0, "mse": 1e3}
-"""What those of `TITLES` are multiplied with; others are drawn as they are."""
 
 
 class CurveError(ValueError):
@@ -55,18 +51,27 @@ def read_curve(run: Path, name: str | None = None) -> Curve:
         run: its folder.
         name: for the legend; None: the model's, and the seed.
     Raises:
-        CurveError: the folder has no validations of train.fit.
+        CurveError: the folder has no validations of train.fit, or nothing that names its network.
     """
     lines = read_validations(run)
     training = read_training(run / "last.safetensors", lines[-1]["step"] if lines else 0)
     if training is None or not lines:
         raise CurveError(f"{run}: no validation of a run of train.fit is here (yet)")
     if name is None:
-        model = yaml.safe_load((run / CONFIG_NAME).read_text(encoding="utf-8"))["model"]
-        structure = model_name(network_config(model["preset"], model["network"]))
-        name = f"{name_by_run(structure, training, '5.2')}, seed {training.seed}"
+        name = f"{name_by_run(_structure(run), training, '5.2')}, seed {training.seed}"
     values = {key: [line[key] for line in lines] for key in lines[0] if all(key in line for line in lines)}
     return Curve(name, [line["step"] * training.images_per_step for line in lines], values)
+
+
+def _structure(run: Path) -> str:
+    """The name of the network that a run trains, by its configuration."""
+    model = read_config(run)["model"]
+    try:
+        return model_name(network_config(model["preset"], model["network"]))
+    except (KeyError, TypeError, ValueError) as error:  # of another version: ConfigError is a ValueError
+        raise CurveError(
+            f"{run / CONFIG_NAME} describes no network that is known here ({error}): name the run, NAME={run}"
+        ) from error
 
 
 def curves_figure(curves: Sequence[Curve], values: Sequence[str]) -> Figure:
@@ -77,12 +82,13 @@ def curves_figure(curves: Sequence[Curve], values: Sequence[str]) -> Figure:
     """
     figure = Figure(figsize=(4 * len(values), 3.4), layout="constrained")
     for axis, value in zip(figure.subplots(1, len(values), squeeze=False)[0], values, strict=True):
+        heading = SCORES.get(value, Heading(value))
         for curve in curves:
             if value not in curve.values:
                 raise CurveError(f"{curve.name}: its validations have no {value}; they have {', '.join(curve.values)}")
-            scaled = [number * SCALES.get(value, 1.0) for number in curve.values[value]]
+            scaled = [number * heading.scale for number in curve.values[value]]
             axis.plot(np.array(curve.images) / 1000, scaled, ".-", label=curve.name)
-        axis.set(xlabel="images seen (thousands)", ylabel=TITLES.get(value, value))
+        axis.set(xlabel="images seen (thousands)", ylabel=heading.title)
         axis.grid(alpha=0.3)
         if value == "mse":  # falls by orders of magnitude
             axis.set_yscale("log")
@@ -104,8 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--values", nargs="+", default=["ari_multi", "msc", "mse"], metavar="VALUE", help="(default: %(default)s)"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("figures/curves.png"), help=".png, .pdf or .svg (default: %(default)s)"
-    )
+        "--output", type=figure_path, default=Path("figures/curves.png"), metavar="FILE",
+        help=".png, .pdf or .svg (default: %(default)s)",
+    )  # fmt: skip
     options = parser.parse_args(argv)
     try:
         curves = [read_curve(run, name) for name, run in map(named_path, options.runs)]

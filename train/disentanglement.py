@@ -21,14 +21,15 @@ from rich.table import Table
 from rich.text import Text
 
 from monet_perception.assessment import kl_per_latent
+from monet_perception.checkpoint import read_info
 from monet_perception.decomposer import Decomposer
 from monet_perception.labels import match_objects
 from train import figures, report
-from train.arguments import at_least, positive
+from train.arguments import at_least, fraction, positive
 from train.data.layout import ANGLES
 from train.data.manifest import StoreError
 from train.data.store import Store
-from train.inference import COMMAND_ERRORS, add_inference_options, decompose_store, open_decomposer
+from train.inference import add_inference_options, decompose_store, open_decomposer, run_command
 from train.metrics.disentanglement import Disentanglement, DisentanglementError, Factor, disentanglement_scores
 
 IMAGE_FACTORS = ("image_x", "image_y", "image_area")
@@ -140,11 +141,7 @@ def _has_distance(store: Store) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     options = _parser().parse_args(argv)
-    try:
-        return _run(options, report.command_line("train.disentanglement", argv))
-    except (*COMMAND_ERRORS, DisentanglementError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_command(lambda: _run(options, report.command_line("train.disentanglement", argv)), DisentanglementError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FACTOR",
         help=f"which ones (default: the store's, {', '.join(IMAGE_FACTORS)} of its labels, {DISTANCE} of its cameras)",
     )
-    parser.add_argument("--min-iou", type=float, default=0.5, help="of a slot and its object (default: %(default)s)")
+    parser.add_argument("--min-iou", type=fraction, default=0.5, help="of a slot and its object (default: %(default)s)")
     parser.add_argument("--limit", type=positive, default=5000, help="images looked at (default: %(default)s)")
     parser.add_argument("--batch-size", type=positive, default=64, help="(default: %(default)s)")
     parser.add_argument("--seed", type=at_least(0), default=0, help="of splits, trees and votes (default: %(default)s)")
@@ -175,9 +172,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace, command: str) -> int:
+def _run(options: argparse.Namespace, command: str) -> None:
     console = Console()
     store = Store.open(options.store)
+    for path in options.checkpoints:
+        read_info(path)  # everything is opened before anything long starts
+    report.prepare_outputs(files=[options.json], folders=[options.figures])
     results: dict[str, tuple[MatchedSlots, Disentanglement]] = {}
     paths = dict(zip(report.unique_names(options.checkpoints), options.checkpoints, strict=True))
     for name, path in paths.items():
@@ -187,19 +187,22 @@ def _run(options: argparse.Namespace, command: str) -> int:
         finally:
             decomposer.close()
     console.print(_screen_table(options.store.name, results))
-    for name, (slots, scores) in results.items():
-        console.print(_importance_table(name, slots, scores))
-        if options.figures:
-            title = f"{name}: importance of each latent (DCI)"
-            figure = figures.importance_figure(scores.dci.importance, scores.factors, slots.kl, title)
-            target = options.figures / f"importance_{options.store.name}_{name}.{options.format}"
-            report.say(console, f"wrote {figures.save_figure(figure, target)}")
+    for name, result in results.items():
+        console.print(_importance_table(name, *result))
     if options.json:
         entries = [{"checkpoint": str(paths[name]), **_entry(*result)} for name, result in results.items()]
         content = {"command": command, "machine": report.machine(), "store": str(options.store), "networks": entries}
         report.write_json(options.json, content)
         report.say(console, f"wrote {options.json}")
-    return 0
+    if options.figures:
+        for name, result in results.items():
+            report.say(console, f"wrote {_save_importance(name, *result, options)}")
+
+
+def _save_importance(name: str, slots: MatchedSlots, scores: Disentanglement, options: argparse.Namespace) -> Path:
+    title = f"{name}: importance of each latent (DCI)"
+    figure = figures.importance_figure(scores.dci.importance, scores.factors, slots.kl, title)
+    return figures.save_figure(figure, options.figures / f"importance_{options.store.name}_{name}.{options.format}")
 
 
 def _measure(

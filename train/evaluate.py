@@ -24,7 +24,7 @@ from train.data.manifest import StoreError
 from train.data.store import Store
 from train.evaluation import Evaluation, average_by_objects, evaluate
 from train.examples import decompose_examples, example_indices, example_pages
-from train.inference import COMMAND_ERRORS, add_inference_options, open_decomposer
+from train.inference import add_inference_options, open_decomposer, run_command
 from train.model_names import name_by_run, structure_name
 from train.runs import read_training
 
@@ -44,11 +44,7 @@ Markdown ends with how each network was trained. One network alone comes with a 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     options = _parser().parse_args(argv)
-    try:
-        return _run(options, report.command_line("train.evaluate", argv))
-    except COMMAND_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_command(lambda: _run(options, report.command_line("train.evaluate", argv)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,22 +82,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace, command: str) -> int:
+def _run(options: argparse.Namespace, command: str) -> None:
     named = [named_path(text) for text in options.checkpoints]
     if same := _first_repeated([path for _, path in named]):
         raise CheckpointError(f"one checkpoint is given twice, {same[0]} and {same[1]}, and would count as two seeds")
     infos = [read_info(path) for _, path in named]  # everything is opened before anything long starts
     _refuse_false_seeds(named, infos)
+    trainings = [read_training(path, info.steps) for (_, path), info in zip(named, infos, strict=True)]
     unnamed = [info.config for (name, _), info in zip(named, infos, strict=True) if not name]
     stores = _open_stores(options.store)
     chosen = [example_indices(store, options.examples, options.example_objects) for store in stores]
     networks = report.unique_names([path for _, path in named])
+    report.prepare_outputs(files=[options.json, options.markdown], folders=[options.figures])
     console = Console()
     results: list[Evaluation] = []
     examples: dict[Path, list[list[figures.Example]]] = {store.path: [] for store in stores}
-    for (name, path), info, network in zip(named, infos, networks, strict=True):
+    for (name, path), info, training, network in zip(named, infos, trainings, networks, strict=True):
         decomposer = open_decomposer(str(path), options)
-        training = read_training(path, info.steps)
         model = name or name_by_run(structure_name(info.config, unnamed), training, options.table)
         try:
             for store, indices in zip(stores, chosen, strict=True):
@@ -111,11 +108,10 @@ def _run(options: argparse.Namespace, command: str) -> int:
                     examples[store.path].append(decompose_examples(decomposer, f"{model}\n{network}", store, indices))
         finally:
             decomposer.close()
+    _report(results, options, command, console)
     if options.figures:
         for store, name, indices in zip(stores, report.unique_names(options.store), chosen, strict=True):
             _save_examples(example_pages(examples[store.path], networks, indices), name, options, console)
-    _report(results, options, command, console)
-    return 0
 
 
 def _refuse_false_seeds(named: Sequence[tuple[str | None, Path]], infos: Sequence[CheckpointInfo]) -> None:
@@ -178,36 +174,77 @@ def _save_examples(
         report.say(console, f"wrote {figures.save_figure(figures.decomposition_figure(examples), target)}")
 
 
+@dataclasses.dataclass(frozen=True)
+class _StoreReport:
+    """What is reported of one store.
+
+    Attributes:
+        path: as given.
+        name: that tells it from the other stores.
+        rows: one for each model.
+        tables: model, then number of objects, then score; -1 objects where the store has no labels.
+    """
+
+    path: Path
+    name: str
+    rows: Sequence[report.Row]
+    tables: Mapping[str, Mapping[int, Mapping[str, float]]]
+
+    @property
+    def labelled(self) -> bool:
+        return any(n >= 0 for table in self.tables.values() for n in table)
+
+
 def _report(results: Sequence[Evaluation], options: argparse.Namespace, command: str, console: Console) -> None:
-    markdown, entries = [], []
-    for store_path, store in zip(options.store, report.unique_names(options.store), strict=True):
-        here = [one for one in results if one.store == store_path]
-        groups = {name: [one for one in here if one.model == name] for name in dict.fromkeys(one.model for one in here)}
-        rows = [summarise(group, options.bootstrap, options.seed) for group in groups.values()]
-        tables = {name: average_by_objects(group) for name, group in groups.items()}
-        labelled = any(n >= 0 for table in tables.values() for n in table)
-        console.print(report.screen_table(store, rows))
-        if labelled:
-            console.print(report.screen_table_by_objects(store, tables))
+    """Tables on the screen before any file: what is measured is seen, also where a disk is full."""
+    stores = _store_reports(results, options)
+    for store in stores:
+        console.print(report.screen_table(store.name, store.rows))
+        if store.labelled:
+            console.print(report.screen_table_by_objects(store.name, store.tables))
         else:
-            report.say(console, f"{store_path} has no labels: only reconstruction is measured")
-        if options.figures and labelled:
-            target = options.figures / f"scores_by_objects_{store}.{options.format}"
-            figure = figures.scores_by_objects_figure(tables, store)
-            report.say(console, f"wrote {figures.save_figure(figure, target)}")
-        markdown.append(report.markdown_table(store, rows, options.table))
-        entries += [{"store": str(store_path), **_row_entry(row), "by_objects": tables[row.model]} for row in rows]
-    trainings = {f"{one.model} ({one.checkpoint})": one.training for one in results if one.training is not None}
-    if trainings:
-        markdown.append(report.training_table(trainings))
-    if options.markdown:
-        write_text(options.markdown, "\n".join(markdown))
-        report.say(console, f"wrote {options.markdown}")
+            report.say(console, f"{store.path} has no labels: only reconstruction is measured")
     if options.json:
-        networks = [_network_entry(one) for one in results]
-        content = {"command": command, "machine": report.machine(), "models": entries, "networks": networks}
+        content = {"command": command, "machine": report.machine(), **_entries(stores, results)}
         report.write_json(options.json, content)
         report.say(console, f"wrote {options.json}")
+    if options.markdown:
+        write_text(options.markdown, _markdown(stores, results, options.table))
+        report.say(console, f"wrote {options.markdown}")
+    if options.figures:
+        for store in stores:
+            if store.labelled:
+                target = options.figures / f"scores_by_objects_{store.name}.{options.format}"
+                figure = figures.scores_by_objects_figure(store.tables, store.name)
+                report.say(console, f"wrote {figures.save_figure(figure, target)}")
+
+
+def _store_reports(results: Sequence[Evaluation], options: argparse.Namespace) -> list[_StoreReport]:
+    stores = []
+    for path, name in zip(options.store, report.unique_names(options.store), strict=True):
+        here = [one for one in results if one.store == path]
+        groups = {model: [one for one in here if one.model == model] for model in dict.fromkeys(o.model for o in here)}
+        rows = [summarise(group, options.bootstrap, options.seed) for group in groups.values()]
+        tables = {model: average_by_objects(group) for model, group in groups.items()}
+        stores.append(_StoreReport(path, name, rows, tables))
+    return stores
+
+
+def _markdown(stores: Sequence[_StoreReport], results: Sequence[Evaluation], layout: str) -> str:
+    parts = [report.markdown_table(store.name, store.rows, layout) for store in stores]
+    trainings = {f"{one.model} ({one.checkpoint})": one.training for one in results if one.training is not None}
+    if trainings:
+        parts.append(report.training_table(trainings))
+    return "\n".join(parts)
+
+
+def _entries(stores: Sequence[_StoreReport], results: Sequence[Evaluation]) -> dict[str, Any]:
+    models = [
+        {"store": str(store.path), **_row_entry(row), "by_objects": store.tables[row.model]}
+        for store in stores
+        for row in store.rows
+    ]
+    return {"models": models, "networks": [_network_entry(one) for one in results]}
 
 
 def summarise(evaluations: Sequence[Evaluation], resamples: int, seed: int) -> report.Row:

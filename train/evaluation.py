@@ -18,7 +18,7 @@ from monet_perception.checkpoint import CheckpointInfo
 from monet_perception.decomposer import Decomposer
 from monet_perception.decomposition import Decomposition
 from train.data.store import Store
-from train.inference import decompose_store
+from train.inference import decompose_store, reconstructed
 from train.metrics import image_scores, mean_squared_error
 from train.runs import Training
 
@@ -122,10 +122,9 @@ def evaluate(
 
 def reconstruction_scores(decomposition: Decomposition) -> dict[str, Floats]:
     """MSE of each image of a batch, mixed by the attention's masks (`mse`) and by the decoded ones (`mse_decoded`)."""
-    if decomposition.reconstructions is None or decomposition.decoded_masks is None:
-        raise ValueError("the decomposition has no reconstructions: call the decomposer with reconstruct=True")
+    pictures, masks = reconstructed(decomposition)
     images = torch.from_numpy(decomposition.image)
-    decoded = np.einsum("bkhw,bkhwc->bhwc", decomposition.decoded_masks, decomposition.reconstructions)
+    decoded = np.einsum("bkhw,bkhwc->bhwc", masks, pictures)
     mixtures = {"mse": decomposition.reconstruction(), "mse_decoded": decoded}
     return {name: mean_squared_error(images, torch.from_numpy(one)).numpy() for name, one in mixtures.items()}
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.arguments import positive
+from train.arguments import fraction, port, positive
 from train.data.store import Store
 from train.exploration import Explorer
 from train.inference import COMMAND_ERRORS, add_inference_options, open_decomposer
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--store", required=True, type=Path, help="where the scenes come from")
-    parser.add_argument("--port", type=positive, help="(default: the first free one from 7860)")
+    parser.add_argument("--port", type=port, help="(default: the first free one from 7860)")
     parser.add_argument("--open", action="store_true", help="open a browser window")
     parser.add_argument(
         "--score-images",
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         help="images that disentanglement is scored on (default: %(default)s)",
     )
     parser.add_argument(
-        "--min-iou", type=float, default=0.5, help="of a slot and its object in those scores (default: %(default)s)"
+        "--min-iou", type=fraction, default=0.5, help="of a slot and its object in those scores (default: %(default)s)"
     )
     add_inference_options(parser)
     return parser

@@ -17,6 +17,8 @@ from monet_perception.decomposition import Decomposition
 from monet_perception.files import replacing
 from monet_perception.palette import label_colours, track_colours
 from train.composition import Sweep
+from train.inference import reconstructed
+from train.metrics.headings import SCORES
 
 Image = NDArray[np.float32]
 GAP = 3  # pixels between pictures
@@ -121,15 +123,12 @@ def scores_by_objects_figure(table: Mapping[str, Mapping[int, Mapping[str, float
         table: model, then number of objects, then score.
     """
     figure = Figure(figsize=(8, 2.6))
-    for axis, (score, label, scale) in zip(
-        figure.subplots(1, 3),
-        (("ari", "ARI (%)", 100), ("msc", "MSC (%)", 100), ("mse", "MSE x $10^{-3}$", 1000)),
-        strict=True,
-    ):
+    for axis, score in zip(figure.subplots(1, 3), ("ari", "msc", "mse"), strict=True):
+        heading = SCORES[score]
         for model, rows in table.items():
-            axis.plot(list(rows), [row[score] * scale for row in rows.values()], marker="o", label=model)
+            axis.plot(list(rows), [row[score] * heading.scale for row in rows.values()], marker="o", label=model)
         axis.set_xlabel("visible objects")
-        axis.set_ylabel(label)
+        axis.set_ylabel(heading.title)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
@@ -187,8 +186,7 @@ def stack(strips: Sequence[Image]) -> Image:
 def _example_column(example: Example) -> Image:
     """The pictures of one example as one array: two pictures wide, 3 + K high."""
     one = example.decomposition
-    if one.reconstructions is None or one.decoded_masks is None:
-        raise ValueError("the decomposition has no reconstructions: call the decomposer with reconstruct=True")
+    reconstructions, decoded_masks = reconstructed(one)
     segmentation = [colour_masks(one.masks)]
     if example.labels is not None:
         segmentation.append(colour_labels(example.labels))
@@ -196,7 +194,7 @@ def _example_column(example: Example) -> Image:
         [(one.image / np.float32(255)).astype(np.float32)],
         [np.clip(one.reconstruction(), 0, 1)],
         segmentation,
-        *([seen, seen * mask[..., None]] for seen, mask in zip(one.reconstructions, one.decoded_masks, strict=True)),
+        *([seen, seen * mask[..., None]] for seen, mask in zip(reconstructions, decoded_masks, strict=True)),
     ]
     size = one.masks.shape[-1]
     canvas = np.ones(((size + GAP) * len(rows) - GAP, 2 * size + GAP, 3), np.float32)

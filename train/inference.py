@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,8 +30,35 @@ class NonFiniteError(ValueError):
     """A network that gives infinities or NaN for an image: no score of it would mean anything."""
 
 
-COMMAND_ERRORS = (CheckpointError, StoreError, DeviceError, InferenceOptionError, NonFiniteError)
+COMMAND_ERRORS: tuple[type[Exception], ...] = (
+    CheckpointError,
+    StoreError,
+    DeviceError,
+    InferenceOptionError,
+    NonFiniteError,
+    OSError,
+)
 """What a command that decomposes tells its user in one line instead of a traceback."""
+INTERRUPTED = 130
+"""The exit status of a command that Ctrl-C ended, as shells have it."""
+
+
+def run_command(work: Callable[[], None], *others: type[Exception]) -> int:
+    """Does a command's work; returns its exit status.
+
+    Args:
+        work: what may end in `COMMAND_ERRORS` and in Ctrl-C, told in one line on stderr.
+        others: exceptions that are told likewise.
+    """
+    try:
+        work()
+    except (*COMMAND_ERRORS, *others) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted. The same command begins again from the start.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
 
 
 @dataclass(frozen=True)
@@ -104,6 +132,17 @@ def one_of(batch: Decomposition, i: int) -> Decomposition:
         reconstructions=None if batch.reconstructions is None else batch.reconstructions[i],
         decoded_masks=None if batch.decoded_masks is None else batch.decoded_masks[i],
     )
+
+
+def reconstructed(decomposition: Decomposition) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Reconstructions [..., K, H, W, 3] and decoded masks [..., K, H, W].
+
+    Raises:
+        ValueError: the decomposition was made without them.
+    """
+    if decomposition.reconstructions is None or decomposition.decoded_masks is None:
+        raise ValueError("the decomposition has no reconstructions: call the decomposer with reconstruct=True")
+    return decomposition.reconstructions, decomposition.decoded_masks
 
 
 def _check_finite(decomposer: Decomposer, store: Store, index: NDArray[np.int64], decomposition: Decomposition) -> None:

@@ -16,20 +16,23 @@ Writes profile.json, profile.md (rows as in table 5.5) and profile.png (as figur
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from monet_perception.backends.torch_backend import resolve_device
 from monet_perception.files import write_text
-from monet_perception.networks import PRESETS
+from monet_perception.networks import PRESETS, ConfigError
 from train import report
 from train.arguments import positive
 from train.cost import Profile, Setting, count, peak_memory, time_all
 from train.figures import save_figure
+from train.inference import run_command
 
 THESIS_PRESETS = ("monet", "monet_rn50", "monet_rn50_star")
 THESIS_SLOTS = (7, 11, 14, 18)
@@ -71,72 +74,104 @@ def _cell(value: float | None, scale: float, style: str) -> str:
     return "-" if value is None else format(value * scale, style)
 
 
-def draw(profiles: Sequence[Profile]) -> Figure:
+def draw(measured: Mapping[str, Sequence[Profile]]) -> Figure:
     """Figure 5.12: FLOP of attention and component VAE over the number of slots, and the time of a training step where
-    it was measured."""
+    it was measured.
+
+    Args:
+        measured: the same presets and slots in each precision.
+    """
+    profiles = next(iter(measured.values()))  # FLOP are the same in all
     timed = any(profile.training_seconds is not None for profile in profiles)
     figure = Figure(figsize=(9 if timed else 5, 3.6), layout="constrained")
     axes = figure.subplots(1, 2 if timed else 1, squeeze=False)[0]
-    for preset in dict.fromkeys(profile.preset for profile in profiles):
-        rows = [profile for profile in profiles if profile.preset == preset]
-        slots = [row.slots for row in rows]
-        axes[0].plot(slots, [row.attention_forward_flop / 1e9 for row in rows], "o-", label=f"{preset}, attention")
-        if timed:
-            axes[1].plot(slots, [(row.training_seconds or 0) * 1e3 for row in rows], "o-", label=preset)
-    component = {profile.slots: profile.component_forward_flop / 1e9 for profile in profiles}  # all have the same
-    axes[0].plot(component.keys(), component.values(), "k--", label="component VAE")
-    axes[0].set(xlabel="slots K", ylabel="forward (GFLOP per image)", ylim=(0, None))
-    axes[0].legend()
+    _draw_flop(axes[0], profiles)
     if timed:
-        axes[1].set(xlabel="slots K", ylabel="training step (ms)", ylim=(0, None))
+        for (precision, rows), style in zip(measured.items(), ("o-", "s--"), strict=False):
+            _draw_times(axes[1], rows, precision, style)
+    for axis in axes:
+        axis.set_xticks(sorted({profile.slots for profile in profiles}))
+        axis.set_ylim(bottom=0)  # here: it keeps the top from growing with lines that are drawn later
+        axis.legend()
     return figure
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+def _draw_flop(axis: Axes, profiles: Sequence[Profile]) -> None:
+    for preset, rows in _by_preset(profiles).items():
+        flop = [row.attention_forward_flop / 1e9 for row in rows]
+        axis.plot([row.slots for row in rows], flop, "o-", label=f"{preset}, attention")
+    component = {profile.slots: profile.component_forward_flop / 1e9 for profile in profiles}  # all have the same
+    axis.plot(list(component), list(component.values()), "k--", label="component VAE")
+    axis.set(xlabel="slots K", ylabel="forward (GFLOP per image)")
+
+
+def _draw_times(axis: Axes, profiles: Sequence[Profile], precision: str, style: str) -> None:
+    for number, (preset, rows) in enumerate(_by_preset(profiles).items()):
+        milliseconds = [(row.training_seconds or 0) * 1e3 for row in rows]
+        axis.plot([row.slots for row in rows], milliseconds, style, color=f"C{number}", label=f"{preset}, {precision}")
+    axis.set(xlabel="slots K", ylabel="training step (ms)")
+
+
+def _by_preset(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:
+    presets = dict.fromkeys(profile.preset for profile in profiles)
+    return {preset: [profile for profile in profiles if profile.preset == preset] for preset in presets}
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m train.profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--presets", nargs="+", choices=sorted(PRESETS), default=THESIS_PRESETS, metavar="PRESET",
                         help=f"of {', '.join(PRESETS)} (default: those of the thesis)")  # fmt: skip
-    parser.add_argument("--slots", nargs="+", type=positive, default=THESIS_SLOTS, metavar="K")
-    parser.add_argument("--image-size", type=positive, default=64)
+    parser.add_argument("--slots", nargs="+", type=positive, default=THESIS_SLOTS, metavar="K",
+                        help=f"masks of a network (default: {' '.join(map(str, THESIS_SLOTS))})")  # fmt: skip
+    parser.add_argument("--image-size", type=positive, default=64, help="height and width in pixels, a multiple of "
+                        "the networks' strides: 32, 64, 96, 128, ... (default: %(default)s)")  # fmt: skip
     parser.add_argument("--batch-size", type=positive, default=4, help="of the timed steps (default: %(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...; auto is a GPU where there is "
+                        "one (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16",
+                        help="of the timed steps, by autocast (default: %(default)s)")  # fmt: skip
     parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each (default: %(default)s)")
-    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(),
+                        help="CPU threads (default: %(default)s)")  # fmt: skip
     parser.add_argument("--count-only", action="store_true", help="parameters and FLOP only")
-    parser.add_argument("--output", type=Path, default=Path("runs/profile"), help="folder (default: %(default)s)")
-    return parser.parse_args(argv)
+    parser.add_argument("--output", type=Path, default=Path("runs/profile"), metavar="FOLDER",
+                        help="(default: %(default)s)")  # fmt: skip
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Counts, times and writes the report; returns the exit status."""
-    options = parse(argv)
+    options = _parser().parse_args(argv)
+    return run_command(lambda: _run(options), ConfigError)
+
+
+def _run(options: argparse.Namespace) -> None:
+    device = str(resolve_device(options.device))
     setting = Setting(
-        options.device, options.precision, options.batch_size, options.image_size, options.repeats, options.threads
+        device, options.precision, options.batch_size, options.image_size, options.repeats, options.threads
     )
     torch.set_num_threads(setting.threads)
     profiles = [count(preset, slots, setting.image_size) for preset in options.presets for slots in options.slots]
+    report.prepare_outputs(folders=[options.output])
     if not options.count_only:
         time_all(profiles, setting)
         for profile in tqdm(profiles, desc="memory", file=sys.stderr):
             profile.training_memory = peak_memory(profile.preset, profile.slots, setting, training=True)
             profile.inference_memory = peak_memory(profile.preset, profile.slots, setting, training=False)
     write(profiles, setting, options.output)
-    return 0
 
 
 def write(profiles: Sequence[Profile], setting: Setting, folder: Path) -> None:
-    """profile.json, profile.md and profile.png, and the table on the screen."""
+    """The table on the screen, then profile.json, profile.md and profile.png."""
     machine = report.machine(setting.device, setting.threads)
     table = as_markdown(profiles, setting, machine)
+    print(table)
     content = {"machine": machine, "setting": asdict(setting), "profiles": [asdict(profile) for profile in profiles]}
     report.write_json(folder / "profile.json", content)
     write_text(folder / "profile.md", table)
-    save_figure(draw(profiles), folder / "profile.png")
-    print(table)
+    save_figure(draw({setting.precision: profiles}), folder / "profile.png")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import math
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monet_perception.files import write_text
+from train.metrics.headings import SCORES
 from train.runs import RUN_CHECKPOINTS, Training
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -115,18 +117,6 @@ THESIS_TABLES: dict[str, ThesisTable] = {
     ),
 }
 
-# Score, heading, scale, digits, as on the screen.
-SCORES = (
-    ("ari", "ARI %", 100, 2),
-    ("ari_multi", "  images of 2+ objects", 100, 2),
-    ("ari_all", "  all pixels", 100, 2),
-    ("msc", "MSC %", 100, 2),
-    ("covering", "Covering %", 100, 2),
-    ("mbo", "mBO %", 100, 2),
-    ("mse", "MSE x 1e-3", 1000, 3),
-    ("mse_decoded", "  by decoded masks", 1000, 3),
-)
-
 
 def screen_table(store: str, rows: Sequence[Row]) -> Table:
     """Every score of every model on one store: a column for each model, so that it fits a terminal."""
@@ -135,20 +125,22 @@ def screen_table(store: str, rows: Sequence[Row]) -> Table:
     for row in rows:
         networks = "" if row.networks == 1 else f"{row.networks} networks, "
         table.add_column(Text(f"{row.model}\n{networks}{row.images:,} images"), justify="right")
-    for name, heading, scale, digits in SCORES:
-        table.add_row(heading, *(Text(row.scores[name].text(scale, digits)) for row in rows))
+    for name, heading in SCORES.items():
+        table.add_row(heading.title, *(Text(row.scores[name].text(heading.scale, heading.digits)) for row in rows))
     return table
 
 
 def screen_table_by_objects(store: str, table_by_model: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Table:
     """ARI, MSC and MSE by number of visible objects."""
     table = Table(title=f"{store}, by number of visible objects")
-    for heading in ("Model", "Objects", "Images", "ARI %", "MSC %", "mBO %", "MSE x 1e-3"):
-        table.add_column(heading, justify="left" if heading == "Model" else "right")
+    headings = {name: SCORES[name] for name in ("ari", "msc", "mbo", "mse")}
+    table.add_column("Model")
+    for title in ("Objects", "Images", *(heading.title for heading in headings.values())):
+        table.add_column(title, justify="right")
     for model, rows in table_by_model.items():
         for count, row in rows.items():
-            scores = (Score(row[name]).text(100) for name in ("ari", "msc", "mbo"))
-            table.add_row(Text(model), str(count), f"{row['images']:,.0f}", *scores, Score(row["mse"]).text(1000, 3))
+            scores = (Score(row[name]).text(heading.scale, heading.digits) for name, heading in headings.items())
+            table.add_row(Text(model), str(count), f"{row['images']:,.0f}", *scores)
     return table
 
 
@@ -209,6 +201,30 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == different:
             break
     return names
+
+
+def prepare_outputs(*, files: Iterable[Path | None] = (), folders: Iterable[Path | None] = ()) -> None:
+    """Makes the folders of results and tries them, so that nothing is measured whose results can't be written.
+
+    Args:
+        files: that will be written; None: one that was not asked for.
+        folders: that files will be written to; None likewise.
+    Raises:
+        OSError: a file or folder can't be written; the message names it.
+    """
+    wanted = [file for file in files if file is not None]
+    for file in wanted:
+        if file.exists() and not file.is_file():
+            raise OSError(f"{file} is {'a folder' if file.is_dir() else 'no ordinary file'}: name a file to write")
+    for folder in dict.fromkeys([*(file.parent for file in wanted), *(one for one in folders if one is not None)]):
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file: name a folder to write to")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(f"nothing can be written to {folder} ({error.strerror}): name another folder") from error
 
 
 def say(console: Console, text: str) -> None:

@@ -51,24 +51,42 @@ def read_training(checkpoint: Path, steps: int) -> Training | None:
     Args:
         checkpoint: `best.safetensors` or `last.safetensors` of a run.
         steps: optimiser steps that the checkpoint tells.
+    Raises:
+        OSError: a file of the run can't be read.
     """
-    path = checkpoint.parent / CONFIG_NAME
-    if not path.is_file():
+    run = checkpoint.parent
+    config = read_config(run)
+    minutes = _minutes(run, steps)
+    try:
+        return _training(config, run, steps, minutes)
+    except (AttributeError, KeyError, TypeError, ValueError):  # of another command
         return None
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or "initialisation" not in config.get("model", {}):  # of another command
+
+
+def read_config(run: Path) -> Any:
+    """What a run's `config.yaml` holds; None where there is none, or one that is no plain YAML."""
+    path = run / CONFIG_NAME
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (yaml.YAMLError, ValueError):  # also text that isn't UTF-8, and dates that no calendar has
         return None
-    images_per_step = config["data"]["batch_size"] * config["trainer"]["accumulate_grad_batches"] * _processes(config)
-    model, again = config["model"], checkpoint.parent.with_name(f"{checkpoint.parent.name}_again")
+
+
+def _training(config: Any, run: Path, steps: int, minutes: float | None) -> Training:
+    """What a configuration says of a training; raises what comes where it isn't one of train.fit."""
+    model, again = config["model"], run.with_name(f"{run.name}_again")
+    if not isinstance(model["initialisation"], str):
+        raise TypeError("an initialisation has a name")
+    images_per_process = int(config["data"]["batch_size"]) * int(config["trainer"]["accumulate_grad_batches"])
     return Training(
         steps=steps,
-        images_per_step=images_per_step,
-        minutes=_minutes(checkpoint.parent, steps),
+        images_per_step=images_per_process * _processes(config),
+        minutes=minutes,
         seed=int(config["seed_everything"]),
         initialisation=model["initialisation"],
         pretrained=_named(model["pretrained"]),
         fine_tuned=_named(model.get("fine_tune")),  # which runs of version 0.1 lack
-        command=shlex.join(["python", "-m", "train.fit", "--config", str(path), "--run", str(again)]),
+        command=shlex.join(["python", "-m", "train.fit", "--config", str(run / CONFIG_NAME), "--run", str(again)]),
     )
 
 
@@ -87,11 +105,26 @@ def _processes(config: dict[str, Any]) -> int:
 
 
 def _minutes(run: Path, steps: int) -> float | None:
-    known = [line["minutes"] for line in read_validations(run) if line["step"] <= steps]
-    return float(known[-1]) if known else None
+    known = [line.get("minutes") for line in read_validations(run) if line["step"] <= steps]
+    return float(known[-1]) if known and isinstance(known[-1], (int, float)) else None
 
 
 def read_validations(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's `validation.jsonl`, oldest first; none where it has not come to a validation."""
+    """The lines of a run's `validation.jsonl`, oldest first; none where it has not come to a validation.
+
+    Lines that are none are left out: a file that is copied while its run writes it may end in half a line.
+    """
     path = run / VALIDATION_NAME
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    if not path.is_file():
+        return []
+    found = map(_validation, path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return [line for line in found if line is not None]
+
+
+def _validation(text: str) -> dict[str, Any] | None:
+    """One line of a `validation.jsonl`; None where it isn't."""
+    try:
+        line = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("step"), int) else None

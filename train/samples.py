@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from train import figures
 from train.arguments import at_least, positive
-from train.data.manifest import StoreError
 from train.data.store import Store
 from train.examples import visible_objects
-from train.report import unique_names
+from train.inference import run_command
+from train.report import prepare_outputs, unique_names
 
 EXAMPLES = """examples:
   python -m train.samples data/rooms_test data/rooms_same_colour --output figures
@@ -66,14 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("figures"), metavar="FOLDER", help="(default: %(default)s)")
     parser.add_argument("--format", choices=("png", "pdf", "svg"), default="png", help="(default: %(default)s)")
     options = parser.parse_args(argv)
-    try:
-        for path, name in zip(options.stores, unique_names(options.stores), strict=True):
-            figure = samples_figure(Store.open(path), options.rows, options.columns, options.seed)
-            print(f"wrote {figures.save_figure(figure, options.output / f'samples_{name}.{options.format}')}")
-    except StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    stores = [Store.open(path) for path in options.stores]
+    prepare_outputs(folders=[options.output])
+    for store, name in zip(stores, unique_names(options.stores), strict=True):
+        figure = samples_figure(store, options.rows, options.columns, options.seed)
+        print(f"wrote {figures.save_figure(figure, options.output / f'samples_{name}.{options.format}')}")
 
 
 if __name__ == "__main__":

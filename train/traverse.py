@@ -19,7 +19,7 @@ from train import figures, report
 from train.arguments import above_zero, at_least, positive
 from train.composition import sweep
 from train.data.store import Store
-from train.inference import COMMAND_ERRORS, add_inference_options, open_decomposer
+from train.inference import add_inference_options, open_decomposer, run_command
 
 EXAMPLES = """examples:
   python -m train.traverse monet_perception/data/monet_rn18_star.safetensors --store data/rooms_test
@@ -38,11 +38,7 @@ class SlotError(ValueError):
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     options = _parser().parse_args(argv)
-    try:
-        return _run(options)
-    except (*COMMAND_ERRORS, SlotError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_command(lambda: _run(options), SlotError)
 
 
 def default_slot(decomposition: Decomposition) -> int:
@@ -110,11 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> None:
     console = Console()
     store = Store.open(options.store)
     if not 0 <= options.image < len(store):
         raise SlotError(f"there is no image {options.image}: {options.store} holds 0 to {len(store) - 1}")
+    report.prepare_outputs(folders=[options.output])
     decomposer = open_decomposer(str(options.checkpoint), options)
     (network,) = report.unique_names([options.checkpoint])
     try:
@@ -136,7 +133,6 @@ def _run(options: argparse.Namespace) -> int:
                 report.say(console, f"wrote {figures.save_figure(figure, target)}")
     finally:
         decomposer.close()
-    return 0
 
 
 def _chosen_slots(decomposition: Decomposition, options: argparse.Namespace) -> list[int]:
