@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -13,10 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from safetensors.torch import load_file
-from small_training import NETWORK, arguments, write_squares
+from safetensors.torch import load_file, save_file
+from small_training import (
+    NETWORK,
+    FileSizeLimit,
+    arguments,
+    assert_same_run,
+    checkpoint,
+    validations,
+    with_callback,
+    write_squares,
+)
 
 from monet_perception.checkpoint import load_checkpoint, read_info
 from train.cli import EXIT_TERMINATED, main
@@ -32,35 +40,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fit(store: Path, run: Path, steps: int, *flags: str, **changes: object) -> int:
     return main(make_cli, [*arguments(store, run, steps, **changes), *flags])
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "last.safetensors")
-
-
-def checkpoint(run: Path) -> dict[str, Any]:
-    return torch.load(run / "last.ckpt", weights_only=True)
-
-
-def validations(run: Path) -> dict[int, dict[str, float]]:
-    """What was measured, by step."""
-    path = run / "validation.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {line["step"]: {name: value for name, value in line.items() if name != "minutes"} for line in lines}
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, running statistics and the optimiser's state, bit by bit, and what both measured on the way."""
-    a, b = checkpoint(one), checkpoint(other)
-    assert a["global_step"] == b["global_step"]
-    assert a["state_dict"].keys() == b["state_dict"].keys()
-    assert [name for name, value in a["state_dict"].items() if not torch.equal(value, b["state_dict"][name])] == []
-    states = [c["optimizer_states"][0]["state"] for c in (a, b)]
-    assert all(torch.equal(states[0][i]["square_avg"], states[1][i]["square_avg"]) for i in states[0])
-    values = validations(one)
-    assert all(line == values[step] for step, line in validations(other).items())
-    exported = weights(other)
-    assert all(torch.equal(value, exported[name]) for name, value in weights(one).items())
 
 
 def test_run_leaves_what_the_next_tools_need(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -122,7 +101,7 @@ def test_killed_run_goes_on_exactly(store: Path, tmp_path: Path) -> None:
     assert main(make_cli, ["--run", str(killed), "--resume", "--trainer.max_steps", str(steps)]) == 0
     assert fit(store, tmp_path / "whole", steps, **settings) == 0
     assert_same_run(tmp_path / "whole", killed)
-    assert not list(killed.glob(".*")), "an interrupted write was left behind"
+    assert not list(killed.glob(".*.part*")), "an interrupted write was left behind"
 
 
 class SignalAt(Callback):
@@ -160,8 +139,7 @@ def test_told_to_end_it_saves_and_ends(
         "data__val_fraction": 0.3,
         "trainer__precision": "32-true",
     }
-    cli = make_cli(arguments(store, tmp_path / "parts", 8, **settings))
-    cli.trainer.callbacks.insert(0, callback)
+    cli = with_callback(callback)(arguments(store, tmp_path / "parts", 8, **settings))
     with pytest.raises(SIGTERMException):
         cli.fit()
     assert checkpoint(tmp_path / "parts")["global_step"] == saved
@@ -173,12 +151,7 @@ def test_told_to_end_it_saves_and_ends(
 
 
 def test_exit_status_says_that_it_was_told_to_end(store: Path, tmp_path: Path) -> None:
-    def interrupted(args: Any) -> Any:
-        cli = make_cli(args)
-        cli.trainer.callbacks.insert(0, SignalAt(2, signal.SIGTERM))
-        return cli
-
-    assert main(interrupted, arguments(store, tmp_path, 8)) == EXIT_TERMINATED
+    assert main(with_callback(SignalAt(2, signal.SIGTERM)), arguments(store, tmp_path, 8)) == EXIT_TERMINATED
 
 
 def test_non_finite_loss_stops_and_saves_its_batch(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -197,13 +170,7 @@ def test_batch_of_a_non_finite_loss_is_saved(store: Path, tmp_path: Path, capsys
                 pl_module.network.component.encoder.mlp[0].bias.data.fill_(torch.nan)
 
     poison = Poison()
-
-    def poisoned(args: Any) -> Any:
-        cli = make_cli(args)
-        cli.trainer.callbacks.insert(0, poison)
-        return cli
-
-    assert main(poisoned, arguments(store, tmp_path, 20, checkpoint_steps=1)) == 1
+    assert main(with_callback(poison), arguments(store, tmp_path, 20, checkpoint_steps=1)) == 1
     assert "the loss is nan at step 3" in capsys.readouterr().err
     assert torch.equal(load_file(tmp_path / "nonfinite_step_3_rank_0.safetensors")["images"], poison.images)
     assert checkpoint(tmp_path)["global_step"] == 2
@@ -212,27 +179,12 @@ def test_batch_of_a_non_finite_loss_is_saved(store: Path, tmp_path: Path, capsys
 def test_failed_write_is_told_and_the_last_checkpoint_kept(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    class FileLimit(Callback):
-        """From step 3 on the kernel refuses files above 64 KiB."""
-
-        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
-            if trainer.global_step == 3:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
-
-    def limited(args: Any) -> Any:
-        cli = make_cli(args)
-        cli.trainer.callbacks.insert(0, FileLimit())
-        return cli
-
-    try:
-        with pytest.warns(UserWarning, match="of an earlier step is kept"):
-            status = main(limited, arguments(store, tmp_path, 6, checkpoint_steps=2))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with pytest.warns(UserWarning, match="of an earlier step is kept"):
+        status = main(with_callback(FileSizeLimit(1 << 16, 3, 100)), arguments(store, tmp_path, 6, checkpoint_steps=2))
     assert status == 1
     assert "was not written" in capsys.readouterr().err
     assert checkpoint(tmp_path)["global_step"] == 2
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".*.part*"))
     assert fit(store, tmp_path, 6, "--resume", checkpoint_steps=2) == 0
 
 
@@ -263,9 +215,8 @@ def test_attention_is_held_still(store: Path, tmp_path: Path) -> None:
             watched = network.attention.head.weight, network.component.encoder.mlp[0].weight
             seen.append(tuple(weight.detach().clone() for weight in watched))
 
-    cli = make_cli(arguments(store, tmp_path, 5, model__hold_attention_steps=3, trainer__limit_val_batches=0))
-    cli.trainer.callbacks.insert(0, Watch())
-    cli.fit()
+    settings = {"model__hold_attention_steps": 3, "trainer__limit_val_batches": 0}
+    assert main(with_callback(Watch()), arguments(store, tmp_path, 5, **settings)) == 0
     moved = [not torch.equal(a[0], b[0]) for a, b in itertools.pairwise(seen)]
     assert moved == [False, False, True, True]
     assert all(not torch.equal(a[1], b[1]) for a, b in itertools.pairwise(seen))
@@ -281,6 +232,15 @@ def test_attention_is_held_still(store: Path, tmp_path: Path) -> None:
         ({"model__pretrained": "nowhere.safetensors"}, "nowhere.safetensors"),
         ({"model__fine_tune": "nowhere.safetensors"}, "nowhere.safetensors: no such file"),
         ({"model__pretrained": "imagenet", "model__fine_tune": "a.safetensors"}, "give one, and null for the other"),
+        ({"data__batch_size": 0}, "batch_size has to be at least 1, not 0"),
+        ({"data__workers": -1}, "--data.workers must not be negative, got -1"),
+        ({"seed_everything": -1}, "--seed_everything must not be negative, got -1"),
+        ({"checkpoint_steps": 0}, "the steps between two checkpoints must be at least one, got 0"),
+        ({"trainer__max_steps": -5}, "`max_steps` must be a non-negative integer"),
+        ({"model__hold_attention_steps": -1}, "hold_attention_steps must not be negative, got -1"),
+        ({"model__optimiser__attention_lr": -1}, "attention_lr must be above zero, got -1"),
+        ({"model__objective__gamma_start": 3}, "gamma_start has no effect without objective.gamma_steps"),
+        ({"config": "/bin/sh"}, "/bin/sh is no text file"),
     ],
 )
 def test_error_names_its_cause(
@@ -288,6 +248,12 @@ def test_error_names_its_cause(
 ) -> None:
     assert fit(store, tmp_path, 2, **changes) == 1
     assert message in capsys.readouterr().err
+
+
+def test_folder_that_can_not_be_made_is_told(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    assert fit(store, tmp_path / "file" / "run", 1) == 1
+    assert f"the run's folder {tmp_path / 'file' / 'run'} can't be made" in capsys.readouterr().err
 
 
 def test_seeds_of_a_run_move_the_order_of_its_images(store: Path, tmp_path: Path) -> None:
@@ -310,11 +276,43 @@ def test_fine_tuning_starts_from_the_whole_network(store: Path, tmp_path: Path) 
         torch.testing.assert_close(parameters[name], weight, rtol=0, atol=1e-8)
 
 
-def test_fine_tuning_refuses_another_structure(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_start_of_another_structure_is_refused(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert fit(store, tmp_path / "first", 1) == 0
-    changes = {"model__fine_tune": tmp_path / "first" / "last.safetensors", "model__preset": "monet"}
-    assert fit(store, tmp_path / "other", 1, **changes) == 1
-    assert "does not fit the network" in capsys.readouterr().err
+    path = tmp_path / "first" / "last.safetensors"
+    other = NETWORK.replace("slots: 4", "slots: 5").replace("latent_size: 4", "latent_size: 8")
+    differing = {"pretrained": ["slots 4"], "fine_tune": ["slots 4", "latent_size 4"]}
+    for option, theirs in differing.items():
+        start = {f"model__{option}": path}
+        capsys.readouterr()
+        assert fit(store, tmp_path / option, 1, model__network=other, **start) == 1
+        message = capsys.readouterr().err
+        remedy = " ".join(f"--model.network.{field}" for field in theirs)
+        assert f"it was trained with {', '.join(theirs)}, this network has slots 5" in message
+        assert f"set {remedy}, or use another file" in message
+        assert fit(store, tmp_path / option, 1, *remedy.split(), model__network=other, **start) == 0
+    assert fit(store, tmp_path / "unet", 1, model__fine_tune=path, model__preset="monet") == 1
+    assert "set --model.network.attention resnet --model.network" in capsys.readouterr().err
+
+    save_file(load_file(path), tmp_path / "foreign.safetensors")
+    assert (
+        fit(store, tmp_path / "foreign", 1, model__network=other, model__fine_tune=tmp_path / "foreign.safetensors")
+        == 1
+    )
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "foreign.safetensors does not fit the network: Error(s) in loading state_dict" in message
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize("option", ["pretrained", "fine_tune"])
+def test_resumed_run_needs_no_start(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture, option: str) -> None:
+    assert fit(store, tmp_path / "first", 1) == 0
+    start, run = tmp_path / "first" / "last.safetensors", tmp_path / "run"
+    assert fit(store, run, 1, **{f"model__{option}": start}) == 0
+    assert f"starts from {start}" in capsys.readouterr().out
+    start.unlink()
+    assert main(make_cli, ["--run", str(run), "--resume", "--trainer.max_steps", "2"]) == 0
+    assert "starts from" not in capsys.readouterr().out
+    assert checkpoint(run)["global_step"] == 2
 
 
 def test_resumed_run_keeps_its_network(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -328,30 +326,64 @@ def test_run_is_never_overwritten(store: Path, tmp_path: Path, capsys: pytest.Ca
     assert fit(store, tmp_path, 1) == 0
     before = (tmp_path / "last.ckpt").read_bytes()
     assert fit(store, tmp_path, 2) == 1
-    assert "--resume" in capsys.readouterr().err
+    assert "go on with it (--resume)" in capsys.readouterr().err
     assert (tmp_path / "last.ckpt").read_bytes() == before
 
 
+@pytest.mark.parametrize("left", ["best.safetensors", "last.safetensors", "validation.jsonl"])
+def test_run_without_its_checkpoint_is_not_overwritten_either(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture, left: str
+) -> None:
+    (tmp_path / left).write_text("of a run whose checkpoint was deleted, or that was killed before its first one")
+    assert fit(store, tmp_path, 1) == 1
+    assert f"already holds a run ({left}): choose another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [left]
+
+
+def test_two_processes_do_not_train_in_one_folder(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    settings = {"checkpoint_steps": 5, "data__workers": 1}  # workers outlive a killed run for a while
+    command = [sys.executable, "-m", "train.fit", *arguments(store, tmp_path, 100_000, **settings)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None and not (tmp_path / "last.ckpt").exists():
+                time.sleep(0.02)
+            resume = ["--run", str(tmp_path), "--resume", "--trainer.max_steps"]
+            assert main(make_cli, [*resume, "1"]) == 1
+            assert f"another process trains in {tmp_path}" in capsys.readouterr().err
+            assert process.poll() is None
+        finally:
+            process.kill()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == steps
+    reached = checkpoint(tmp_path)["global_step"]
+    assert main(make_cli, [*resume, str(reached + 1)]) == 0
+
+
+@pytest.mark.parametrize("kept", [0, 1000, -1])
+def test_damaged_checkpoint_is_told(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture, kept: int) -> None:
+    assert fit(store, tmp_path, 1) == 0
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:kept])
+    assert fit(store, tmp_path, 2, "--resume") == 1
+    remedy = f"start a new run from its network with --model.fine_tune {tmp_path / 'last.safetensors'}"
+    assert f"error: {path} is truncated or damaged; {remedy}" in capsys.readouterr().err
+    (tmp_path / "last.safetensors").unlink()
+    assert fit(store, tmp_path, 2, "--resume") == 1
+    assert "start the run anew" in capsys.readouterr().err
+
+
+def test_nothing_to_resume(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(make_cli, ["--resume", "--run", str(tmp_path / "nope")]) == 1
+    assert f"{tmp_path / 'nope'} holds no run to resume" in capsys.readouterr().err
+    assert not (tmp_path / "nope").exists()
+    assert fit(store, tmp_path / "new", 1, "--resume") == 0  # as a scheduler's script begins and goes on
+
+
 def test_best_network_that_the_disk_refused_is_not_taken_for_written(store: Path, tmp_path: Path) -> None:
-    class FullDisk(Callback):
-        """While the first validation ends."""
-
-        def on_validation_end(self, trainer: Trainer, *args: Any) -> None:
-            limit = 1 << 16 if trainer.global_step == 3 else resource.RLIM_INFINITY
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
-        def on_train_batch_start(self, *args: Any) -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-    def limited(args: Any) -> Any:
-        cli = make_cli(args)
-        cli.trainer.callbacks.insert(0, FullDisk())
-        return cli
-
     # The loss falls, so the first validation is the best one and the second the best that there is room for.
     settings = {"monitor": "val/total", "monitor_mode": "max", "trainer__limit_val_batches": 1}
     with pytest.warns(UserWarning, match="best.safetensors was not written"):
-        assert main(limited, arguments(store, tmp_path, 6, **settings)) == 0
+        assert main(with_callback(FileSizeLimit(1 << 16, 3, 4)), arguments(store, tmp_path, 6, **settings)) == 0
     assert validations(tmp_path)[3]["total"] > validations(tmp_path)[6]["total"]
     assert load_checkpoint(tmp_path / "best.safetensors")[1].steps == 6
 
@@ -361,33 +393,17 @@ def test_training_goes_on_where_a_validation_can_not_be_written(store: Path, tmp
         def on_train_batch_start(self, *args: Any) -> None:
             (tmp_path / "validation.jsonl").mkdir(exist_ok=True)
 
-    def blocked(args: Any) -> Any:
-        cli = make_cli(args)
-        cli.trainer.callbacks.insert(0, Blocked())
-        return cli
-
     with pytest.warns(UserWarning, match="validation.jsonl was not written"):
-        assert main(blocked, arguments(store, tmp_path, 3)) == 0
+        assert main(with_callback(Blocked()), arguments(store, tmp_path, 3)) == 0
     assert checkpoint(tmp_path)["global_step"] == 3
 
 
 def test_training_goes_on_without_pictures_and_tensorboard_while_the_disk_is_full(store: Path, tmp_path: Path) -> None:
-    class FullDisk(Callback):
-        """From step 3 to step 12 the kernel refuses to let files grow beyond a kilobyte."""
-
-        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
-            limit = 1 << 10 if 3 <= trainer.global_step < 12 else resource.RLIM_INFINITY
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-
-    def limited(args: Any) -> Any:
-        cli = make_cli(args)
-        cli.trainer.callbacks.insert(0, FullDisk())
-        return cli
-
     # Dozens of values in line would block in tensorboardX, whose writing thread is dead by then.
     settings = {"trainer__log_every_n_steps": 1, "trainer__val_check_interval": 4, "checkpoint_steps": 500}
     with pytest.warns(UserWarning, match="no longer written") as warned:
-        assert main(limited, arguments(store, tmp_path, 60, **settings)) == 0
+        # from step 3 to step 12 files don't grow beyond a kilobyte
+        assert main(with_callback(FileSizeLimit(1 << 10, 3, 12)), arguments(store, tmp_path, 60, **settings)) == 0
     assert sum("no longer written" in str(warning.message) for warning in warned) == 1
     pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert "step_0000008.png" not in pictures
@@ -419,9 +435,44 @@ def test_scores_are_those_of_the_validation_store(tmp_path: Path) -> None:
     assert "ari" not in validations(tmp_path / "run")[3]
 
 
-def test_training_without_validation(store: Path, tmp_path: Path) -> None:
-    assert fit(store, tmp_path, 2, data__val_fraction=0) == 0
-    assert load_checkpoint(tmp_path / "last.safetensors")[1].steps == 2
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        ({"data__val_fraction": 0}, "--data.val_fraction"),
+        ({"trainer__limit_val_batches": 0}, "--trainer.limit_val_batches"),
+        ({"trainer__val_check_interval": 7}, "lower --trainer.val_check_interval"),
+    ],
+)
+def test_training_without_validation_says_so(store: Path, tmp_path: Path, changes: dict[str, Any], remedy: str) -> None:
+    # three steps of two batches
+    settings = {"trainer__accumulate_grad_batches": 2, "trainer__precision": "32-true", **changes}
+    with pytest.warns(UserWarning, match=f"there will be no best.safetensors .use last.safetensors.; .*{remedy}"):
+        assert fit(store, tmp_path, 3, **settings) == 0
+    assert load_checkpoint(tmp_path / "last.safetensors")[1].steps == 3
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_training_with_a_validation_at_its_end_does_not_say_so(
+    store: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    settings = {"trainer__accumulate_grad_batches": 2, "trainer__val_check_interval": 6}
+    assert fit(store, tmp_path, 3, **settings) == 0
+    assert fit(store, tmp_path, 4, "--resume", **settings) == 0  # its best network is there already
+    assert not any("best.safetensors" in str(warning.message) for warning in recwarn)
+    assert (tmp_path / "best.safetensors").exists()
+
+
+def test_unknown_monitor_is_refused(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.warns(UserWarning, match="val/arri"):  # before it trains at all
+        assert fit(store, tmp_path / "misspelt", 3, monitor="val/arri") == 1
+    message = capsys.readouterr().err
+    assert "no value 'val/arri'" in message
+    assert "val/ari," in message
+    unlabelled = write_squares(tmp_path / "unlabelled", labels=False)
+    assert fit(unlabelled, tmp_path / "labels", 3, monitor="val/ari") == 1
+    assert "val/ari," not in capsys.readouterr().err
+    assert fit(unlabelled, tmp_path / "loss", 3) == 0  # the default is the best there is: the loss
+    assert "best so far: val/total" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_training import arguments, write_squares
+from small_training import arguments, assert_same_run, checkpoint, write_squares
 
 from monet_perception.checkpoint import load_checkpoint
 from train import fit, pretrain
@@ -147,19 +147,6 @@ def test_masks_are_learnt_and_fit_starts_from_them(store: Path, tmp_path: Path) 
         assert torch.equal(a, b), name
 
 
-def checkpoint(run: Path) -> dict[str, Any]:
-    return torch.load(run / "last.ckpt", weights_only=True)
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    a, b = checkpoint(one), checkpoint(other)
-    assert a["global_step"] == b["global_step"]
-    assert a["state_dict"].keys() == b["state_dict"].keys()
-    assert [name for name, value in a["state_dict"].items() if not torch.equal(value, b["state_dict"][name])] == []
-    exported = load_file(other / "last.safetensors")
-    assert all(torch.equal(value, exported[name]) for name, value in load_file(one / "last.safetensors").items())
-
-
 def test_killed_run_goes_on_exactly(store: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     settings = {
@@ -182,6 +169,22 @@ def test_killed_run_goes_on_exactly(store: Path, tmp_path: Path) -> None:
     assert main(pretrain.make_cli, resume) == 0
     assert pretrained("masks", store, tmp_path / "whole", steps, **settings) == 0
     assert_same_run(tmp_path / "whole", killed)
+
+
+@pytest.mark.parametrize(("what", "changes"), [("masks", {}), ("classes", {"model__classes": "[tone]"})])
+def test_resumed_run_needs_no_start_and_its_network_may_be_one(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture, what: str, changes: dict[str, Any]
+) -> None:
+    assert pretrained(what, store, tmp_path / "first", 1, **changes) == 0
+    start, run = tmp_path / "first" / "last.safetensors", tmp_path / "run"
+    assert pretrained(what, store, run, 1, model__pretrained=start, **changes) == 0
+    start.unlink()
+    resume = [what, "--run", str(run), "--resume", "--trainer.max_steps"]
+    assert main(pretrain.make_cli, [*resume, "2"]) == 0
+    assert checkpoint(run)["global_step"] == 2
+    (run / "last.ckpt").write_bytes(b"")
+    assert main(pretrain.make_cli, [*resume, "3"]) == 1
+    assert f"--model.pretrained {run / 'last.safetensors'}" in capsys.readouterr().err
 
 
 def test_validation_counts_objects_by_its_own_stores_backgrounds(store: Path, tmp_path: Path) -> None:

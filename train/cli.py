@@ -1,19 +1,21 @@
 """The command line that training commands share: a run folder with everything a run leaves, and resuming from it."""
 
 import argparse
+import contextlib
+import fcntl
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from monet_perception.checkpoint import CheckpointError
@@ -23,6 +25,7 @@ from train.allocation import use_huge_pages
 from train.callbacks import (
     AtomicCheckpointIO,
     CollapseMonitor,
+    DamagedCheckpoint,
     DecompositionPictures,
     Export,
     NonFiniteLoss,
@@ -30,16 +33,24 @@ from train.callbacks import (
     RunCheckpoint,
     RunProgress,
     StepSeed,
+    UnknownMonitor,
     ValidationReport,
 )
 from train.callbacks.checkpointing import CHECKPOINT_NAME
+from train.callbacks.export import LAST_NAME
 from train.data.manifest import Manifest, StoreError
 from train.data.module import SceneData
 from train.logger import TensorBoardXLogger
-from train.runs import CONFIG_NAME
+from train.runs import CONFIG_NAME, RUN_CHECKPOINTS, VALIDATION_NAME
+from train.task import Task
 
 EXIT_TERMINATED = 143
 """128 + SIGTERM, as a shell reports it: a scheduler sees that the run was ended and not that it finished."""
+
+DEFAULT_RUN = Path("runs/unnamed")
+LOCK_NAME = ".lock"
+LEFT_BY_A_RUN = (CHECKPOINT_NAME, *RUN_CHECKPOINTS, VALIDATION_NAME)
+"""What another training in the same folder would replace."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -82,7 +93,7 @@ class RunCLI(LightningCLI):
 
     def __init__(
         self,
-        task: type[LightningModule],
+        task: type[Task],
         command: str,
         *,
         monitor: str,
@@ -115,13 +126,32 @@ class RunCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)  # Lightning's own warns whenever sys.argv holds something too
+        """Lightning's own warns whenever sys.argv holds something too.
+
+        Raises:
+            RunError: a file given as --config is no text, or a value is out of its range that would show up later and
+                without its name.
+        """
+        try:
+            self.config = parser.parse_args(args)
+        except UnicodeDecodeError as error:
+            raise RunError(
+                f"{_first_binary(args)} is no text file ({error.reason}): --config takes a recipe "
+                f"(config/train/*.yaml) or the {CONFIG_NAME} of a run"
+            ) from error
+        numbers = {
+            "seed_everything": _seed(self.config["seed_everything"]),
+            "data.workers": self.config["data"]["workers"],
+        }
+        for name, value in numbers.items():
+            if value < 0:
+                raise RunError(f"--{name} must not be negative, got {value}")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--run",
             type=Path,
-            default=Path("runs/unnamed"),
+            default=DEFAULT_RUN,
             help="Folder of the run: its configuration, checkpoints, networks, pictures and TensorBoard files.",
         )
         parser.add_argument(
@@ -155,15 +185,33 @@ class RunCLI(LightningCLI):
         return self.folder / CHECKPOINT_NAME
 
     def before_instantiate_classes(self) -> None:
-        if self.checkpoint.exists() and not self.config["resume"]:
+        self._check_folder_is_free()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
             raise RunError(
-                f"{self.folder} already holds a run: go on with it (--resume), choose another folder (--run), or "
-                "delete it"
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
+                f"the run's folder {self.folder} can't be made ({error.strerror}): choose another one (--run)"
+            ) from error
         if torch.cuda.is_available():
             # what autocast leaves in float32 would otherwise do without tensor cores
             torch.set_float32_matmul_precision("high")
+
+    def _check_folder_is_free(self) -> None:
+        """Raises RunError if the folder holds what a run left, and this command doesn't resume it."""
+        left = self._left_by_a_run()
+        if self.config["resume"] or not left:
+            return
+        if self.checkpoint.exists():
+            remedy = "go on with it (--resume), choose another folder (--run), or delete it"
+        else:
+            remedy = (
+                f"choose another folder (--run), or delete it; without {CHECKPOINT_NAME} it can't go on, and --resume "
+                "starts it from the beginning"
+            )
+        raise RunError(f"{self.folder} already holds a run ({', '.join(left)}): {remedy}")
+
+    def _left_by_a_run(self) -> list[str]:
+        return [name for name in LEFT_BY_A_RUN if (self.folder / name).exists()]
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = {**self._get(self.config_init, "trainer"), **kwargs}
@@ -188,7 +236,7 @@ class RunCLI(LightningCLI):
             CollapseMonitor(),
             DecompositionPictures(self.folder / "pictures"),
             ValidationReport(self.folder),
-            Export(self.folder, self._dataset(), self.config["monitor"], self.config["monitor_mode"]),
+            self._export(),
             RunCheckpoint(self.folder, self.config["checkpoint_steps"]),
         ]
         if trainer_config["logger"]:
@@ -201,17 +249,32 @@ class RunCLI(LightningCLI):
         """Trains, from the run's checkpoint if it resumes and has one.
 
         Raises:
-            RunError: the checkpoint is of another network, or the last one was not written.
+            RunError: another process trains in the folder, or has trained there meanwhile; the checkpoint is damaged
+                or of another network, or the last one was not written.
             StoreError, ConfigError, PretrainedError: of the data's and the task's `setup`.
             NonFiniteLoss, CheckpointError: the loss or a weight is not finite.
+            UnknownMonitor: the first validation has no value of the name that `--monitor` gave.
             SIGTERMException: the run was told to end, and has saved itself.
         """
+        if not self.trainer.is_global_zero:  # the other processes of a run write nothing
+            self._fit()
+            return
+        with only_process_in(self.folder):
+            self._check_folder_is_free()  # again: another process may have trained here since
+            self._fit()
+
+    def _fit(self) -> None:
         resume = self.config["resume"] and self.checkpoint.exists()
         if self.config["resume"] and not resume:
-            rank_zero_info(f"{self.checkpoint} does not exist yet: the run starts from the beginning")
+            left = self._left_by_a_run()
+            replaced = f", and replaces {', '.join(left)}" if left else ""
+            rank_zero_info(f"{self.checkpoint} does not exist: the run starts from the beginning{replaced}")
         path = str(self.checkpoint) if resume else None
+        cast(Task, self.model).resumes = resume
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=path, weights_only=True)
+        except DamagedCheckpoint as error:
+            raise RunError(f"{error}; {self._new_start()}") from error
         except RuntimeError as error:
             if "loading state_dict" not in str(error):
                 raise
@@ -222,9 +285,46 @@ class RunCLI(LightningCLI):
         if self.checkpoint_io.error is not None:
             raise RunError(f"the last checkpoint of {self.folder} was not written: {self.checkpoint_io.error}")
 
+    def _new_start(self) -> str:
+        """What to do instead of resuming."""
+        network = self.folder / LAST_NAME
+        if not network.exists():
+            return f"delete {self.folder} and start the run anew"
+        option = "fine_tune" if hasattr(self.model, "fine_tune") else "pretrained"
+        return f"start a new run from its network with --model.{option} {network}"
+
+    def _export(self) -> Export:
+        monitor, mode = self.config["monitor"], self.config["monitor_mode"]
+        return Export(self.folder, self._dataset(), monitor, mode, else_loss=monitor == self._default_monitor)
+
     def _dataset(self) -> str:
         manifest = Manifest.read(Path(self.config["data"]["store"]))
         return f"{manifest.dataset}/{manifest.split}"
+
+
+@contextlib.contextmanager
+def only_process_in(folder: Path) -> Iterator[None]:
+    """Keeps other trainings out of a run's folder.
+
+    Raises:
+        RunError: another process trains there, or the folder can't be written to.
+    """
+    try:
+        file = (folder / LOCK_NAME).open("ab")
+    except OSError as error:
+        raise RunError(f"{folder} can't be written to ({error.strerror}): choose another folder (--run)") from error
+    with file:
+        try:
+            # Unlike one of flock, this lock isn't inherited by workers that read data, which outlive a killed run for
+            # seconds; the kernel lets go of it when the process ends.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"another process trains in {folder}: wait for it, stop it, or choose another folder (--run)"
+            ) from None
+        except OSError as error:  # some network file systems have no locks
+            rank_zero_warn(f"{folder} can't be locked ({error.strerror}): see that no other process trains there")
+        yield
 
 
 def main(make_cli: Callable[[Sequence[str]], RunCLI], argv: Sequence[str] | None = None) -> int:
@@ -237,13 +337,29 @@ def main(make_cli: Callable[[Sequence[str]], RunCLI], argv: Sequence[str] | None
     _silence()
     use_huge_pages()
     try:
-        make_cli(argv).fit()
+        cli = make_cli(argv)
+    except (RunError, ValueError, OSError, MisconfigurationException) as error:  # settings, and files that they name
+        return _told(error)
+    try:
+        cli.fit()
     except SIGTERMException:
         return EXIT_TERMINATED
-    except (RunError, StoreError, ConfigError, CheckpointError, PretrainedError, NonFiniteLoss) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (
+        RunError,
+        StoreError,
+        ConfigError,
+        CheckpointError,
+        PretrainedError,
+        NonFiniteLoss,
+        UnknownMonitor,
+    ) as error:
+        return _told(error)
     return 0
+
+
+def _told(error: Exception) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
 
 
 def _silence() -> None:
@@ -255,15 +371,42 @@ def _silence() -> None:
 
 
 def with_own_config(argv: list[str]) -> list[str]:
-    """The command line of a resumed run with the run's own configuration in front, unless one is given."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--run", type=Path)
-    parser.add_argument("--config", "-c")
-    parser.add_argument("--resume", action="store_true")
-    known, _ = parser.parse_known_args(argv)
-    if not known.resume or known.config or known.run is None or not (known.run / CONFIG_NAME).is_file():
+    """The command line of a resumed run with the run's own configuration in front, unless one is given.
+
+    Raises:
+        RunError: the run has none, and the command line names no data to begin it with.
+    """
+    known, others = _resuming(argv)
+    if not known.resume or known.config:
         return argv
-    return ["--config", str(known.run / CONFIG_NAME), *argv]
+    own = known.run / CONFIG_NAME
+    if own.is_file():
+        return ["--config", str(own), *argv]
+    if not {argument.partition("=")[0] for argument in others} & {"--data", "--data.store", "--help", "-h"}:
+        raise RunError(
+            f"{known.run} holds no run to resume: {own} does not exist. Name the run's folder (--run), or begin it "
+            "with --config and --data.store"
+        )
+    return argv
+
+
+def _resuming(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """`run`, `config` (a list) and `resume` of a command line, and the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run", type=Path, default=DEFAULT_RUN)
+    parser.add_argument("--config", "-c", action="append", default=[])
+    parser.add_argument("--resume", action="store_true")
+    return parser.parse_known_args(argv)
+
+
+def _first_binary(argv: list[str]) -> str:
+    """The first file given as --config that is no text."""
+    for path in _resuming(argv)[0].config:
+        try:
+            Path(path).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, OSError):
+            return str(path)
+    return "a file of the configuration"
 
 
 def _seed(seed_everything: bool | int) -> int:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -22,13 +21,13 @@ from train.data.module import Batch, scene_data
 from train.data.store import Store
 from train.metrics import SegmentationMetrics
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
-from train.task import ValidationOutput, check_image_size, network_config, unit_images
+from train.task import Task, ValidationOutput, check_image_size, network_config, unit_images
 from train.validation import NamedMeans, collect, first_visits
 
 DEFAULT_OPTIMISER = OptimiserOptions(name="adam", attention_lr=3e-4, schedule="cosine")
 
 
-class SupervisedTask(LightningModule):
+class SupervisedTask(Task):
     """What both supervised trainings share: the network, where it starts, and the optimiser.
 
     Args:
@@ -59,7 +58,7 @@ class SupervisedTask(LightningModule):
             check_image_size(self.config, store or data.store, manifest)
         self.background_labels = data.manifest.background_labels
         self.val_background_labels = data.val_manifest.background_labels
-        if stage == "fit" and self.pretrained is not None and self.trainer.ckpt_path is None:
+        if stage == "fit" and self.pretrained is not None and not self.resumes:
             self.print(f"{load_pretrained(self.network, self.pretrained)} starts from {self.pretrained}")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

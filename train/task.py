@@ -64,7 +64,14 @@ def check_image_size(config: MonetConfig, store: Path, manifest: Manifest) -> No
         )
 
 
-class MonetTask(LightningModule):
+class Task(LightningModule):
+    """What train.cli trains."""
+
+    resumes = False
+    """Whether a checkpoint's weights are due, so that the file where training once started isn't needed any more."""
+
+
+class MonetTask(Task):
     """Trains MONet, MONet-RN50 or MONet-RN50* without labels.
 
     Args:
@@ -118,7 +125,7 @@ class MonetTask(LightningModule):
     # ---- set-up
 
     def setup(self, stage: str) -> None:
-        """Checks the data against the network and loads pre-trained weights, unless a checkpoint's are due.
+        """Checks the data against the network and loads pre-trained weights, unless the run resumes.
 
         Raises:
             StoreError: the store can't be read.
@@ -129,7 +136,7 @@ class MonetTask(LightningModule):
         check_image_size(self.config, data.store, data.manifest)
         if data.val_manifest.has_labels:
             self.scores = SegmentationMetrics(background_labels=data.val_manifest.background_labels).to(self.device)
-        if stage == "fit" and self.trainer.ckpt_path is None:
+        if stage == "fit" and not self.resumes:
             self._load_start()
         if self.compile_network:
             self.network.compile()

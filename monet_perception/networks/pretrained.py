@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torchvision
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -14,6 +18,16 @@ from monet_perception.networks.monet import Monet
 from monet_perception.networks.segmentation import SegmentationAttention
 
 ATTENTION = "attention."
+UNET_FIELDS = ("attention", "slots", "image_size", "unet_channels")
+RESNET_FIELDS = ("attention", "slots", "encoder", "decoder_channels", "skip_connections", "stem_pool")
+COMPONENT_FIELDS = ("image_size", "latent_size", "component_decoder")
+"""What of a MonetConfig shapes the weights of either attention network, and of the component VAE."""
+FOREIGN_TEXT = 200
+"""Characters of torch's own text that are told of a file which doesn't describe its network."""
+
+Part = Literal["encoder", "attention", "network"]
+Differences = Mapping[str, tuple[Any, Any]]
+"""By field of MonetConfig: its value in a file and in the network."""
 
 
 class PretrainedError(ValueError):
@@ -34,7 +48,7 @@ def load_pretrained(monet: Monet, source: str | Path) -> str:
         PretrainedError: the source does not exist, can't be downloaded, or has other shapes.
     """
     if str(source) in ("imagenet", "coco"):
-        return _load_encoder(monet, _torchvision_weights(monet, str(source)), str(source))
+        return _load_encoder(monet, _torchvision_weights(monet, str(source)), str(source), {})
     return _load_file(monet, Path(source))
 
 
@@ -47,7 +61,7 @@ def load_network(monet: Monet, path: Path) -> None:
     Raises:
         PretrainedError: the file does not exist or can't be read, holds an attention network only, or has other shapes.
     """
-    _load(monet, _read(path), str(path))
+    _load(monet, _read(path), str(path), _differences(monet, path, "network"))
 
 
 def _torchvision_weights(monet: Monet, source: str) -> dict[str, Tensor]:
@@ -80,22 +94,60 @@ def _load_file(monet: Monet, path: Path) -> str:
     state = _read(path, "; use imagenet, coco or what `python -m train.pretrain` wrote")
     attention = {key.removeprefix(ATTENTION): value for key, value in state.items() if key.startswith(ATTENTION)}
     if attention and all(key.startswith("encoder.") for key in attention):
-        return _load_encoder(monet, {key.removeprefix("encoder."): v for key, v in attention.items()}, str(path))
-    _load(monet.attention, attention, str(path))
+        encoder = {key.removeprefix("encoder."): v for key, v in attention.items()}
+        return _load_encoder(monet, encoder, str(path), _differences(monet, path, "encoder"))
+    _load(monet.attention, attention, str(path), _differences(monet, path, "attention"))
     return "attention"
 
 
-def _load_encoder(monet: Monet, state: dict[str, Tensor], source: str) -> str:
+def _load_encoder(monet: Monet, state: dict[str, Tensor], source: str, differences: Differences) -> str:
     if not isinstance(monet.attention, SegmentationAttention):
         raise PretrainedError(f"{source}: MONet's recurrent attention has no encoder that could take these weights")
     wanted = monet.attention.encoder.state_dict()
     # A classifier, or a stage that the network leaves out, has no place here; anything else missing is an error.
-    _load(monet.attention.encoder, {key: value for key, value in state.items() if key in wanted}, source)
+    _load(monet.attention.encoder, {key: value for key, value in state.items() if key in wanted}, source, differences)
     return "encoder"
 
 
-def _load(module: torch.nn.Module, state: dict[str, Tensor], source: str) -> None:
+def _differences(monet: Monet, path: Path, part: Part) -> Differences:
+    """What shapes the weights of a part and has another value in a file's own description than in the network."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    try:
+        theirs = json.loads(metadata["config"]) if "config" in metadata else {"encoder": metadata["encoder"]}
+        fields = _shaping_fields(part, theirs.get("attention"))
+        ours = json.loads(json.dumps(monet.config.to_dict()))  # with lists in place of tuples, as theirs
+        return {field: (theirs[field], ours[field]) for field in fields if theirs[field] != ours[field]}
+    except (KeyError, ValueError, TypeError, AttributeError):  # a foreign file, which doesn't describe its network
+        return {}
+
+
+def _shaping_fields(part: Part, attention: str | None) -> tuple[str, ...]:
+    """The fields of a MonetConfig that shape the weights of a part."""
+    if part == "encoder":
+        return ("encoder",)
+    own = UNET_FIELDS if attention == "unet" else RESNET_FIELDS
+    return (*own, *(field for field in COMPONENT_FIELDS if field not in own)) if part == "network" else own
+
+
+def _load(module: torch.nn.Module, state: dict[str, Tensor], source: str, differences: Differences) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise PretrainedError(f"{source} does not fit the network: {error}") from error
+        raise PretrainedError(f"{source} does not fit the network: {_reason(error, differences)}") from error
+
+
+def _reason(error: RuntimeError, differences: Differences) -> str:
+    """What differs in structure, and how to mend it; the beginning of torch's list where nothing is known to differ."""
+    if not differences:
+        text = " ".join(str(error).split())
+        return text if len(text) <= FOREIGN_TEXT else f"{text[:FOREIGN_TEXT]} ..."
+    theirs, ours = (
+        ", ".join(f"{field} {_spelt(values[side])}" for field, values in differences.items()) for side in (0, 1)
+    )
+    options = " ".join(f"--model.network.{field} {shlex.quote(_spelt(v))}" for field, (v, _) in differences.items())
+    return f"it was trained with {theirs}, this network has {ours}: set {options}, or use another file"
+
+
+def _spelt(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,7 +1,7 @@
 """What happens around the training steps: files, pictures, monitors and stops, each a Lightning callback."""
 
-from train.callbacks.checkpointing import AtomicCheckpointIO, RunCheckpoint
-from train.callbacks.export import Export
+from train.callbacks.checkpointing import AtomicCheckpointIO, DamagedCheckpoint, RunCheckpoint
+from train.callbacks.export import Export, UnknownMonitor
 from train.callbacks.finite import NonFiniteLoss, NonFiniteStop
 from train.callbacks.monitors import CollapseMonitor
 from train.callbacks.pictures import DecompositionPictures
@@ -12,6 +12,7 @@ from train.callbacks.step_seed import StepSeed
 __all__ = [
     "AtomicCheckpointIO",
     "CollapseMonitor",
+    "DamagedCheckpoint",
     "DecompositionPictures",
     "Export",
     "NonFiniteLoss",
@@ -19,5 +20,6 @@ __all__ = [
     "RunCheckpoint",
     "RunProgress",
     "StepSeed",
+    "UnknownMonitor",
     "ValidationReport",
 ]

@@ -1,6 +1,7 @@
 """Files to resume from, whole or absent: at fixed steps, at the end, and when the process is told to end."""
 
 import errno
+import pickle
 import signal
 import threading
 from pathlib import Path
@@ -17,6 +18,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from monet_perception.files import replacing
 
 CHECKPOINT_NAME = "last.ckpt"
+
+
+class DamagedCheckpoint(RuntimeError):
+    """A checkpoint that is not whole; the message names the file."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,6 +45,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             kept = f"{target} of an earlier step is kept" if target.exists() else "there is no earlier one"
             reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
             rank_zero_warn(f"the checkpoint of step {checkpoint['global_step']} was not written: {reason}; {kept}")
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As Lightning's.
+
+        Raises:
+            DamagedCheckpoint: the file is truncated, empty or something else.
+        """
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise DamagedCheckpoint(f"{path} is truncated or damaged") from error
 
 
 def _write(checkpoint: dict[str, Any], path: Path) -> None:
