@@ -49,7 +49,8 @@ def mask_entropy(masks: ArrayLike) -> float:
     Args:
         masks: [K, H, W] in [0, 1], summing to one over K.
     """
-    return float(entr(np.asarray(masks, np.float32)).sum(axis=0, dtype=np.float64).mean())
+    surprise = entr(np.asarray(masks, np.float32)).sum(axis=0, dtype=np.float64)
+    return max(0.0, float(surprise.mean()))  # rounded masks may exceed one a little
 
 
 def assess(decomposition: Decomposition) -> Assessment:
