@@ -148,15 +148,23 @@ class Robot:
         self.until(lambda: self.cameras[topic].get_subscription_count() > 0, f"nothing subscribes to {topic}")
 
     def answer(self, message: Image | CompressedImage) -> SlotArray:
-        """Sends an image and returns the slots that answer it."""
+        """Sends an image and returns the slots that answer it; again, if the middleware lost it while it connected."""
         topic = "image" if isinstance(message, Image) else "image/compressed"
         if "scene/slots" not in self._listening:
             self.listen()
         self.connected(topic)
         self.cameras[topic].publish(message)
+        again = time.monotonic() + PATIENCE / 3
+
+        def found() -> SlotArray | None:
+            nonlocal again
+            if time.monotonic() > again:
+                self.cameras[topic].publish(message)
+                again += PATIENCE / 3
+            return next((m for m in reversed(self.slots) if m.header.stamp == message.header.stamp), None)
+
         return self.until(
-            lambda: next((m for m in reversed(self.slots) if m.header.stamp == message.header.stamp), None),
-            f"no slots for a frame of {getattr(message, 'width', '?')}x{getattr(message, 'height', '?')}",
+            found, f"no slots for a frame of {getattr(message, 'width', '?')}x{getattr(message, 'height', '?')}"
         )
 
     # The operator

@@ -120,6 +120,7 @@ def test_a_profile_is_shown_where_it_cannot_be_kept(
 
 def interrupted(work: Callable[[], int], after: float) -> int:
     """Does the work; Ctrl-C comes after so many seconds."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs lack
     timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
@@ -128,6 +129,7 @@ def interrupted(work: Callable[[], int], after: float) -> int:
         pytest.fail("Ctrl-C was not caught")
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_ctrl_c_ends_a_command_with_one_line(
@@ -145,7 +147,12 @@ def test_ctrl_c_ends_a_command_with_one_line(
 def test_ctrl_c_in_a_terminal_ends_a_profile_with_one_line(tmp_path: Path) -> None:
     """A terminal sends it to all processes of the command, also to that which measures memory."""
     command = [sys.executable, "-m", "train.profile", *SMALL_PROFILE, "--repeats", "1", "--output", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stderr is not None
     said = b""
     while b"memory:" not in said:
