@@ -12,7 +12,7 @@ from small_training import NETWORK, write_squares
 
 from monet_perception.networks import Monet
 from train import fit, pretrain
-from train.cli import RunCLI, main
+from train.cli import RunCLI, cpu_computes_in_bf16, main
 from train.render import main as render
 from train.task import network_config
 
@@ -87,7 +87,8 @@ def test_quick_recipe_tells_objects_of_rendered_rooms_apart(tmp_path: Path) -> N
         options = ["--count", "300", "--size", "32", "--shadow-size", "0", "--processes", "1", "--seed", str(seed)]
         assert render(["rooms", *options, "--store", str(tmp_path / name)]) == 0
     recipes = {path.stem: path for path in RECIPES}
-    common = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    precision = "bf16-mixed" if cpu_computes_in_bf16() else "32-true"  # emulated, it takes three times as long
+    common = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", f"--trainer.precision={precision}"]
 
     masks = ["masks", "--config", str(recipes["pretrain_masks_rooms32_quick_cpu"]), f"--run={tmp_path / 'masks'}"]
     assert main(make_cli, [*masks, *common, f"--data.store={tmp_path / 'other'}"]) == 0

@@ -22,7 +22,7 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
-from monet_perception.bags import choose_images, open_bag, raw_messages
+from monet_perception.bags import BagError, choose_images, open_bag, raw_messages
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.nodes.process import TICK, ros
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
@@ -203,6 +203,9 @@ def main(args: list[str] | None = None) -> int:
         node = CameraNode(clip)
         try:
             return _run(node, options, stop)
+        except BagError as error:
+            print(f"camera: {options.clip}: {error}", file=sys.stderr)
+            return 1
         finally:
             node.destroy_node()
 
