@@ -135,6 +135,18 @@ def test_a_clip_that_is_none_is_refused_at_once(tmp_path):
     assert not (tmp_path / "out").exists()  # no node was started
 
 
+def test_a_clip_that_is_damaged_further_on_ends_the_camera_with_a_line(tmp_path):
+    content = bytearray(DEMO_CLIP.read_bytes())
+    place = len(content) // 10
+    content[place : place + 5000] = bytes(5000)
+    (tmp_path / "damaged.mcap").write_bytes(content)
+    command = [sys.executable, "-m", "monet_perception.nodes.camera", "--clip", tmp_path / "damaged.mcap"]
+    run = subprocess.run([*command, "--wait-for", "0"], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 1
+    assert re.search(r"^camera: .*damaged\.mcap: the recording is damaged from here on", run.stderr, re.MULTILINE)
+    assert "Traceback" not in run.stderr
+
+
 def test_a_folder_that_cannot_be_written_is_named(clip, tmp_path):
     (tmp_path / "taken").write_text("a file")
     run = demo("--clip", clip, "--output", tmp_path / "taken")
