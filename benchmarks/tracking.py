@@ -177,24 +177,25 @@ def _checked_frames(path: Path) -> Iterator[Frame]:
 
 def _found_objects(frame: Frame, slots: Slots, scores: Scores, recording: int) -> list[tuple[int, int]]:
     """True objects of a frame with the slot that found each; counts the visible, the found and what is none."""
-    visible = [
-        label
-        for label in range(FIRST_OBJECT_LABEL, len(slots.true_masks))
-        if label in frame.objects and slots.true_masks[label].mean() >= MIN_AREA
-    ]
+    visible = [label for label in visible_labels(slots.true_masks) if label in frame.objects]
     scores.visible += len(visible)
     scores.objects |= {(recording, label) for label in visible}
     overlap = mask_overlap(slots.true_masks[visible], slots.masks)
     overlap[:, slots.tracks < 0] = 0.0
-    best = [int(row.argmax()) for row in overlap]
-    pairs = [
-        (label, slot)
-        for row, (label, slot) in enumerate(zip(visible, best, strict=True))
-        if overlap[row, slot] >= FOUND_IOU
-    ]
+    pairs = covering_slots(visible, overlap)
     scores.found += len(pairs)
     scores.false += len(_shown_as_objects(slots) - {slot for _, slot in pairs})
     return pairs
+
+
+def visible_labels(true_masks: NDArray[np.float32]) -> list[int]:
+    """Labels of the objects that masks [labels, H, W] show enough of."""
+    return [label for label in range(FIRST_OBJECT_LABEL, len(true_masks)) if true_masks[label].mean() >= MIN_AREA]
+
+
+def covering_slots(labels: list[int], overlap: NDArray[np.floating]) -> list[tuple[int, int]]:
+    """Label and slot of each object that a slot covers, from the IoU [labels, K]."""
+    return [(label, int(row.argmax())) for label, row in zip(labels, overlap, strict=True) if row.max() >= FOUND_IOU]
 
 
 def _shown_as_objects(slots: Slots) -> set[int]:

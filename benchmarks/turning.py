@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks.tracking import covering_slots, visible_labels
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.decomposer import Decomposer
 from monet_perception.decomposition import Decomposition
-from monet_perception.labels import FIRST_OBJECT_LABEL, label_masks
+from monet_perception.labels import label_masks
 from monet_perception.picture_shift import NO_SHIFT, PictureShift
 from monet_perception.recording import Frame, read_frames
 from monet_perception.similarity import mask_overlap
-from monet_perception.slots import MIN_AREA
 from monet_perception.tracking import NO_TRACK, Tracker
 
-FOUND_IOU = 0.5
 STILL_FRAMES = 10
 """Frames before the turn, in which what is there gets its track."""
 
@@ -86,13 +84,10 @@ def track(windows: list[Window], rate: float, *, with_shift: bool, score: Score)
     score.objects += len(last)
 
 
-def found_objects(window: Window) -> Iterator[tuple[int, int]]:
+def found_objects(window: Window) -> list[tuple[int, int]]:
     """Label and slot of each true object that a slot covers."""
-    for label in range(FIRST_OBJECT_LABEL, len(window.true_masks)):
-        if window.true_masks[label].mean() >= MIN_AREA:
-            overlap = mask_overlap(window.true_masks[[label]], window.scene.masks)[0]
-            if overlap.max() >= FOUND_IOU:
-                yield label, int(overlap.argmax())
+    visible = visible_labels(window.true_masks)
+    return covering_slots(visible, mask_overlap(window.true_masks[visible], window.scene.masks))
 
 
 def stills(path: Path, count: int) -> list[Frame]:

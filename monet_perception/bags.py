@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monet_perception.clip import IMAGES
+from monet_perception.image_layout import pixel_view
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -149,8 +150,7 @@ def _pixels(message: Any) -> NDArray[Any]:
         _, _, kind, channels = to_cvtype(message.encoding)
     except ImageError as error:
         raise BagError(str(error)) from error
-    stored = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    pixel = channels * stored.itemsize
+    pixel = channels * np.dtype(kind).itemsize
     # The last row may lack its padding, some drivers leave it out.
     needed = message.step * (message.height - 1) + message.width * pixel
     if not message.width or not message.height or message.step < message.width * pixel or len(message.data) < needed:
@@ -158,6 +158,4 @@ def _pixels(message: Any) -> NDArray[Any]:
             f"it has {len(message.data)} bytes, {message.height} rows of {message.step}, "
             f"for {message.width}x{message.height} pixels of {message.encoding}"
         )
-    shape, strides = (message.height, message.width, channels), (message.step, pixel, stored.itemsize)
-    pixels = np.ndarray(shape, stored, buffer=np.ascontiguousarray(message.data), strides=strides)
-    return np.ascontiguousarray(pixels[..., 0] if channels == 1 else pixels, stored.newbyteorder("="))
+    return np.ascontiguousarray(pixel_view(message, kind, channels))

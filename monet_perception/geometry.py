@@ -290,7 +290,7 @@ def _geometry(view: _View, mask: NDArray[np.floating], rim: _Rim) -> SlotGeometr
     extent = (high - low) / (1 - 2 * OUTSIDE)
     width = float(np.sqrt(extent[0] * extent[1]))
     ray = surface / np.linalg.norm(surface)
-    covariance = _unmeasured(view, mask, points, weights, width)
+    covariance = _unmeasured(view, mask, points, weights, surface, width)
     if rim.flat and not rim.by_mask:  # it may be an object all the same, whose middle lies behind its surface
         covariance += (CENTRE_DEPTH**2 + CENTRE_DEPTH_SIGMA**2) * width**2 * np.outer(ray, ray)
     if rim.background:
@@ -309,7 +309,9 @@ def _geometry(view: _View, mask: NDArray[np.floating], rim: _Rim) -> SlotGeometr
     return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent, rim.occluding, rim.background)
 
 
-def _unmeasured(view: _View, mask: NDArray[np.floating], points: Array, weights: Array, width: float) -> Array:
+def _unmeasured(
+    view: _View, mask: NDArray[np.floating], points: Array, weights: Array, surface: Array, width: float
+) -> Array:
     """Covariance [3, 3] for the parts of a slot that have no depth: how far they might move its mean, and its outline.
 
     They are put at the depth of the rest. The mean itself stays where it is: masks have tails over what has no depth by
@@ -321,7 +323,7 @@ def _unmeasured(view: _View, mask: NDArray[np.floating], points: Array, weights:
     if share == 0:
         return np.zeros((3, 3))
     there = view.rays[holes] * weighted_quantile(points[:, 2], weights, 0.5)
-    shift = share * (missing @ there / missing.sum() - weights @ points / weights.sum())
+    shift = share * (missing @ there / missing.sum() - surface)
     return np.outer(shift, shift) + (HOLE_SIGMA * share * width) ** 2 * np.eye(3)
 
 

@@ -18,8 +18,6 @@ MIN_OCCLUDING_SHARE = 0.3
 """Share of its rim that an object occludes at least. Of one that stands on a floor it is half to all: its sides and
 its top. In rendered rooms 98.8 % of the slots that held an object had more, and 98.5 % of those that held a strip of
 wall and floor had less (20 rooms of 150 images, `train.render rooms --seed 100` to `119`, the shipped network)."""
-
-
 MIN_INNER = 8
 """Pixels that a slot has to keep without its outermost ones, and a quarter of it, to be looked at without them."""
 

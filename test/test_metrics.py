@@ -13,8 +13,7 @@ import torch
 from hypothesis import example, given, settings
 from sklearn.metrics import adjusted_rand_score
 
-from train.metrics import SegmentationMetrics, image_scores, mean_squared_error
-from train.validation import NamedMeans
+from train.metrics import NamedMeans, SegmentationMetrics, image_scores, mean_squared_error
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7))
 

@@ -19,10 +19,10 @@ from train.assignment import assign_slots, instance_targets, matched_loss, match
 from train.data.manifest import StoreError
 from train.data.module import Batch, scene_data
 from train.data.store import Store
-from train.metrics import SegmentationMetrics
+from train.metrics import NamedMeans, SegmentationMetrics
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
 from train.task import Task, ValidationOutput, check_image_size, network_config, unit_images
-from train.validation import NamedMeans, collect, first_visits
+from train.validation import collect, first_visits
 
 DEFAULT_OPTIMISER = OptimiserOptions(name="adam", attention_lr=3e-4, schedule="cosine")
 

@@ -22,10 +22,10 @@ from monet_perception.networks import (
 )
 from train.data.manifest import Manifest
 from train.data.module import Batch, scene_data
-from train.metrics import SegmentationMetrics, mean_squared_error
+from train.metrics import NamedMeans, SegmentationMetrics, mean_squared_error
 from train.objective import Objective, ObjectiveOptions
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
-from train.validation import NamedMeans, collect, first_visits
+from train.validation import collect, first_visits
 
 BURGESS_OPTIMISER = OptimiserOptions()
 EQUATION_4_7 = ObjectiveOptions()

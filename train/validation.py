@@ -1,41 +1,12 @@
-"""What validation adds up: means of named values over images, each image once however many processes share them."""
+"""What a validation says: each image once however many processes share them, and its values by name."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sized
 from typing import cast
 
-import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
-
-
-class NamedMeans(Metric):
-    """Means of named per-image values; one tensor of sums instead of a metric object for each name.
-
-    Args:
-        names: names of the values.
-    """
-
-    full_state_update = False
-    sums: Tensor
-    counts: Tensor
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__()
-        self.names = tuple(names)
-        for name in ("sums", "counts"):
-            self.add_state(name, torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, **values: Tensor) -> None:
-        """Adds a batch: for each name, in any order, one value an image, [B]; NaN where an image has none."""
-        columns = torch.stack([values[name].double() for name in self.names])
-        self.sums += columns.nansum(dim=1)
-        self.counts += (~columns.isnan()).sum(dim=1)
-
-    def compute(self) -> dict[str, Tensor]:
-        """The mean of each value over the images of all processes that have it; NaN where none has."""
-        return dict(zip(self.names, self.sums / self.counts, strict=True))
 
 
 def collect(metric: Metric) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from PIL import Image as PillowImage
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from monet_perception.image_layout import pixel_view
 from monet_perception.nodes import bridge
 
 MAX_PIXELS = 2**26
@@ -234,19 +235,13 @@ def _check_layout(message: Image, encoding: _Encoding) -> None:
 
 def _pixels(message: Image, encoding: _Encoding) -> NDArray[Any]:
     """View of the message's data as [H, W] or [H, W, C], in the machine's byte order."""
-    size = message.height, message.width
     row_bytes = message.width * encoding.pixel_bytes
     dense = message.step == row_bytes and len(message.data) == message.height * row_bytes
     if dense and not message.is_bigendian:
         bridged = bridge.read_image(message, encoding.dtype, encoding.channels)
         if bridged is not None:
             return bridged
-    stored = np.dtype(encoding.dtype).newbyteorder(">" if message.is_bigendian else "<")
-    shape, strides = (*size, encoding.channels), (message.step, encoding.pixel_bytes, stored.itemsize)
-    pixels = np.ndarray(shape, stored, buffer=message.data, strides=strides)
-    if encoding.channels == 1:
-        pixels = pixels[..., 0]
-    return pixels.astype(stored.newbyteorder("="), copy=False)
+    return pixel_view(message, encoding.dtype, encoding.channels)
 
 
 def _rgb(pixels: NDArray[Any], code: int) -> NDArray[Any]:

@@ -8,7 +8,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from monet_perception.slots import occupied_slots
-from train.validation import NamedMeans, collect
+from train.metrics import NamedMeans
+from train.validation import collect
 
 COLLAPSE = 0.98
 """Share of the pixels owned by each image's largest slot, on average, above which masks have collapsed."""

@@ -1,5 +1,6 @@
 """Scores of a decomposition: segmentation, reconstruction and disentanglement."""
 
+from train.metrics.means import NamedMeans
 from train.metrics.segmentation import (
     SegmentationMetrics,
     image_scores,
@@ -7,6 +8,7 @@ from train.metrics.segmentation import (
 )
 
 __all__ = [
+    "NamedMeans",
     "SegmentationMetrics",
     "image_scores",
     "mean_squared_error",

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from train.metrics.means import WeightedMeans
 
 MEANS = ("ari", "ari_all", "msc", "covering", "mbo", "ari_multi")
 """The scores that `SegmentationMetrics` returns, in the order of its state."""
@@ -87,24 +88,18 @@ def mean_squared_error(images: Tensor, reconstructions: Tensor) -> Tensor:
     return difference.flatten(1).square().mean(dim=1)
 
 
-class SegmentationMetrics(Metric):
-    """Means of `MEANS` over all images seen.
+class SegmentationMetrics(WeightedMeans):
+    """Means of `MEANS` over all images seen, each over those that have it; NaN where none has.
 
-    Holds sums alone, of a fixed size, so that processes of a DDP run are added and not gathered.
+    `ari_multi` is the ARI over images with two objects or more.
 
     Args:
         background_labels: labels below this one are background.
     """
 
-    full_state_update = False
-    sums: Tensor
-    counts: Tensor
-
     def __init__(self, background_labels: int) -> None:
-        super().__init__()
+        super().__init__(MEANS)
         self.background_labels = background_labels
-        for name in ("sums", "counts"):
-            self.add_state(name, torch.zeros(len(MEANS), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, labels: Tensor, predicted: Tensor) -> None:
         """Add a batch.
@@ -122,15 +117,7 @@ class SegmentationMetrics(Metric):
         values = torch.stack([column.to(torch.float64) for column in columns])
         weights = (~values.isnan()).to(torch.float64)
         weights[MEANS.index("mbo")] = scores.objects.to(torch.float64)
-        self.sums += values.nansum(dim=1)
-        self.counts += weights.sum(dim=1)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Mean of each score over all images that have it, float64, NaN where none has.
-
-        `ari_multi` is the ARI over images with two objects or more.
-        """
-        return dict(zip(MEANS, self.sums / self.counts, strict=True))
+        self.add(values, weights)
 
 
 def _unit_range(images: Tensor) -> Tensor:
