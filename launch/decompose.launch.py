@@ -18,7 +18,7 @@ PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 SWITCH = {"choices": ["true", "false"]}
 
 # Left empty, they keep the value of the parameter file; so a file of one's own is not overruled by defaults from here.
-PARAMETERS = ("checkpoint", "device", "transport", "autostart")
+PARAMETERS = ("checkpoint", "device", "transport", "depth_transport", "autostart")
 OUTPUTS = ("slots", "overlay", "labels", "error", "markers", "cloud")
 
 
@@ -54,6 +54,12 @@ ARGUMENTS = [
     ),
     DeclareLaunchArgument(
         "transport", default_value="", choices=["", "raw", "compressed"], description="How images come. Default: raw."
+    ),
+    DeclareLaunchArgument(
+        "depth_transport",
+        default_value="",
+        choices=["", "raw", "compressedDepth"],
+        description="How depth comes; with compressedDepth, depth:= is the part before /compressedDepth. Default: raw.",
     ),
     DeclareLaunchArgument(
         "autostart",

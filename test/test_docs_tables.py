@@ -68,7 +68,13 @@ def test_every_output_is_listed_with_its_type_and_qos():
 def test_every_input_is_listed_with_its_qos():
     found = {plain(row[0]): tuple(row[2:4]) for row in table(NODE, "Inputs")}
     newest, last_few, latched = map(quality, (inputs.NEWEST, inputs.LAST_FEW, inputs.LATCHED))
-    assert found == {"image": newest, "image/compressed": newest, "depth": last_few, "camera_info": latched}
+    assert found == {
+        "image": newest,
+        "image/compressed": newest,
+        "depth": last_few,
+        "depth/compressedDepth": last_few,
+        "camera_info": latched,
+    }
 
 
 def test_every_encoding_is_listed():

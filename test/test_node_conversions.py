@@ -111,6 +111,55 @@ def test_depth_in_metres():
     np.testing.assert_array_equal(to_metres(image_message(Header(), metres, "32FC1")), metres)
 
 
+def packed(depth: np.ndarray, form: str, a: float = 0.0, b: float = 0.0) -> CompressedImage:
+    """As `compressed_depth_image_transport` packs 16-bit values."""
+    png = cv2.imencode(".png", depth)[1].tobytes()
+    return CompressedImage(format=form, data=struct.pack("<iff", 0, a, b) + png)
+
+
+@pytest.mark.parametrize(
+    "form", ["16UC1; compressedDepth png", "16UC1; compressedDepth", "16UC1", "mono16; compressedDepth png"]
+)
+def test_compressed_depth_of_16_bits_is_in_millimetres(form):
+    millimetres = np.array([[0, 1500, 7], [65535, 1, 0]], np.uint16)
+    assert to_metres(packed(millimetres, form)) == pytest.approx(millimetres / 1000)
+
+
+@given(arrays.arrays(np.float32, (3, 4), elements=st.floats(0.25, 9.5, width=32)), st.floats(50, 100))
+def test_compressed_depth_of_floats_comes_back_as_near_as_its_quantisation(metres, quantisation):
+    """Packed by the transport's own formula; its parameters are depth_max (10 m) and depth_quantization (100)."""
+    a = quantisation * (quantisation + 1)
+    b = 1 - a / 10
+    holes = metres.copy()
+    holes[0, 0] = np.nan
+    with np.errstate(invalid="ignore"):
+        inverse = np.where(holes < 10, a / holes + b, 0).astype(np.uint16)
+    found = to_metres(packed(inverse, "32FC1; compressedDepth png", a, b))
+    assert found.dtype == np.float32
+    assert np.isnan(found[0, 0])
+    assert (np.abs(found - metres)[~np.isnan(holes)] <= 1.01 * metres[~np.isnan(holes)] ** 2 / (a - metres.max())).all()
+
+
+GOOD_DEPTH = packed(np.full((4, 6), 1000, np.uint16), "16UC1; compressedDepth png")
+
+
+@pytest.mark.parametrize(
+    ("message", "named"),
+    [
+        (CompressedImage(format=GOOD_DEPTH.format), "data is empty"),
+        (CompressedImage(format=GOOD_DEPTH.format, data=GOOD_DEPTH.data[:30]), "no image that can be read"),
+        (CompressedImage(format=GOOD_DEPTH.format, data=GOOD_DEPTH.data[:-25]), "can't be unpacked"),
+        (CompressedImage(format="rgb8; jpeg compressed bgr8", data=GOOD_DEPTH.data), "format is 'rgb8; jpeg"),
+        (CompressedImage(format="16UC1; compressedDepth rvl", data=GOOD_DEPTH.data), "RVL, which isn't read"),
+        (packed(np.zeros((4, 6), np.uint8), "16UC1; compressedDepth png"), "not of 16 bits and one channel"),
+        (packed(np.ones((4, 6), np.uint16), "32FC1; compressedDepth png", np.nan, 0.0), "scale no inverse depths"),
+    ],
+)
+def test_broken_compressed_depth_is_named(message, named):
+    with pytest.raises(MessageError, match=named):
+        to_metres(message)
+
+
 def broken(**fields: object) -> Image:
     message = image_message(Header(), np.zeros((4, 6, 3), np.uint8), "rgb8")
     for name, value in fields.items():

@@ -215,7 +215,7 @@ def situation(**fields):
         "state": "active", "listened": True, "listening_since": time.monotonic(), "publishers": "/camera",
         "of_other_types": "", "elsewhere": (),
         "topic": "/image", "input_fault": "", "network_fault": "", "recoveries": 0, "network": {},
-        "depth_topic": "/depth", "depth_publishers": 0, "track_resets": 0, "assessment": None,
+        "depth_topic": "/depth", "depth_publishers": 0, "depth_elsewhere": None, "track_resets": 0, "assessment": None,
     }  # fmt: skip
     return Situation(**{**values, **fields})
 
@@ -374,7 +374,7 @@ def nodes():
 def test_images_found_elsewhere_come_with_the_options_that_bring_them(nodes, published, transport, image, options):
     camera, _ = nodes
     decompose = rclpy.create_node("other", context=camera.context, cli_args=["--ros-args", "-r", f"image:={image}"])
-    inputs = Inputs(decompose, transport, print, print, print, print)
+    inputs = Inputs(decompose, transport, "raw", print, print, print, print)
     made = {camera.create_publisher(kind, topic, 1).topic_name for topic, kind in published.items()}
     end = time.monotonic() + 20
     while not made <= {name for name, _ in decompose.get_topic_names_and_types()} and time.monotonic() < end:
@@ -443,7 +443,7 @@ def test_a_wrong_qos_parameter_is_refused_before_anything_is_subscribed_to(fault
     node = rclpy.create_node("decompose", context=context)
     for _ in range(2):  # the second time, the parameter is declared
         with pytest.raises(ValueError, match=r"qos_overrides\./depth\.subscription\."):
-            Inputs(node, "raw", print, print, print, print)
+            Inputs(node, "raw", "raw", print, print, print, print)
     assert node.count_subscribers("/image") == 0
     node.destroy_node()
     rclpy.shutdown(context=context)

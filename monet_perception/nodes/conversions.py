@@ -19,6 +19,8 @@ from PIL import Image as PillowImage
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from monet_perception import compressed_depth
+from monet_perception.compressed_depth import CompressedDepthError
 from monet_perception.image_layout import pixel_view
 from monet_perception.nodes import bridge
 
@@ -113,22 +115,34 @@ def to_rgb(message: Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(_high_byte(pixels))
 
 
-def check_depth(message: Image) -> None:
+def check_depth(message: Image | CompressedImage) -> None:
     """Checks that a depth image can be read by `to_metres`, without reading it.
 
     Raises:
-        MessageError: as `check_image`, for the encodings of depth.
+        MessageError: as `check_image` for the encodings of depth, or as `check_compressed` for `compressedDepth`.
     """
-    _check_layout(message, _known(message, DEPTH_ENCODINGS))
+    if isinstance(message, Image):
+        _check_layout(message, _known(message, DEPTH_ENCODINGS))
+        return
+    try:
+        compressed_depth.check_format(message.format)
+    except CompressedDepthError as error:
+        raise MessageError(str(error)) from error
+    _check_packed(bytes(message.data[compressed_depth.HEADER_BYTES :]), message.format)
 
 
-def to_metres(message: Image) -> NDArray[np.float32]:
+def to_metres(message: Image | CompressedImage) -> NDArray[np.float32]:
     """The depth image as float32 [height, width] in metres (REP 118: 16UC1 is in millimetres); holes are 0 or NaN.
 
     Raises:
-        MessageError: as `check_depth`.
+        MessageError: as `check_depth`, or packed data damaged further on.
     """
     check_depth(message)
+    if isinstance(message, CompressedImage):
+        try:
+            return compressed_depth.unpack_metres(message.format, message.data)
+        except CompressedDepthError as error:
+            raise MessageError(str(error)) from error
     pixels = _pixels(message, DEPTH_ENCODINGS[message.encoding])
     if pixels.dtype == np.uint16:
         return pixels * np.float32(0.001)
@@ -141,7 +155,11 @@ def check_compressed(message: CompressedImage) -> None:
     Raises:
         MessageError: no data, no image format, cut off, or more than `MAX_PIXELS`.
     """
-    data = bytes(message.data)
+    _check_packed(bytes(message.data), message.format)
+
+
+def _check_packed(data: bytes, name: str) -> None:
+    """What a packed image's own header says, checked; `name` is the message's format."""
     if not data:
         raise MessageError("data is empty")
     try:
@@ -149,7 +167,7 @@ def check_compressed(message: CompressedImage) -> None:
             width, height = header.size
             kind = header.format
     except Exception as error:  # Pillow raises a good dozen of types on broken headers
-        raise MessageError(f"data (format {message.format[:40]!r}) is no image that can be read: {error}") from error
+        raise MessageError(f"data (format {name[:40]!r}) is no image that can be read: {error}") from error
     if width * height > MAX_PIXELS:
         raise MessageError(f"unpacked, the image would have {width}x{height} pixels; at most {MAX_PIXELS} are read")
     # libjpeg paints what is missing grey and says nothing; USB cameras do send such frames.

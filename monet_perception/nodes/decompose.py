@@ -119,6 +119,7 @@ class DecomposeNode(LifecycleNode):
             self._inputs = Inputs(
                 self,
                 self._settings["transport"],
+                self._settings["depth_transport"],
                 self._on_image,
                 self._on_depth,
                 self._on_info,
@@ -296,7 +297,7 @@ class DecomposeNode(LifecycleNode):
         if self._worker.offer(Arrival(message, time.monotonic())):
             self._statistics.count("dropped")
 
-    def _on_depth(self, message: Image) -> None:
+    def _on_depth(self, message: Image | CompressedImage) -> None:
         self._statistics.count("received_depth")
         try:
             conversions.check_depth(message)
@@ -311,7 +312,7 @@ class DecomposeNode(LifecycleNode):
             to_intrinsics(message, rectified=self._rectified)
         except MessageError as error:
             self._depth.refuse_info(str(error))
-            if self.count_publishers(self.resolve_topic_name("depth")):  # a calibration serves depth alone
+            if self.count_publishers(self._depth_topic):  # a calibration serves depth alone
                 self._depth_broken(error)
             return
         self._depth.add_info(message)
@@ -350,6 +351,11 @@ class DecomposeNode(LifecycleNode):
         """Whether the images are rectified: by the parameter, or by their topic's name."""
         given = self._settings["rectified"]
         return named_rectified(self.resolve_topic_name("image")) if given == "auto" else bool(given == "true")
+
+    @property
+    def _depth_topic(self) -> str:
+        """The full name of the depth images' topic."""
+        return self._inputs.depth_topic if self._inputs is not None else self.resolve_topic_name("depth")
 
     def _style(self) -> Style:
         settings = self._settings
@@ -430,8 +436,9 @@ class DecomposeNode(LifecycleNode):
             elsewhere=inputs.elsewhere() if inputs is not None and not publishers else (),
             topic=inputs.topic if inputs is not None else self.resolve_topic_name("image"),
             input_fault=self._subscription_fault or (inputs.fault if inputs is not None else ""),
-            depth_topic=self.resolve_topic_name("depth"),
-            depth_publishers=self.count_publishers(self.resolve_topic_name("depth")),
+            depth_topic=self._depth_topic,
+            depth_publishers=self.count_publishers(self._depth_topic),
+            depth_elsewhere=inputs.depth_elsewhere() if inputs is not None else None,
             track_resets=self._pipeline.tracker.resets if self._pipeline is not None else 0,
             network_fault=self._configuration_fault or (network.fault if network is not None else ""),
             recoveries=network.recoveries if network is not None else 0,

@@ -9,13 +9,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
 KEPT = 12
 """Messages of each kind that are kept: what came shortly before the work on an image begins."""
+type DepthImage = Image | CompressedImage
+"""A depth image as it comes: only its stamp matters here."""
 SILENT = 1.0
 """Seconds without a depth image after which none is waited for any more."""
 
@@ -35,16 +37,16 @@ class DepthMatcher:
 
     tolerance: float = 0.02
     patience: float = 0.03
-    _depths: deque[Image] = field(default_factory=lambda: deque(maxlen=KEPT), init=False, repr=False)
+    _depths: deque[DepthImage] = field(default_factory=lambda: deque(maxlen=KEPT), init=False, repr=False)
     _infos: deque[CameraInfo] = field(default_factory=lambda: deque(maxlen=KEPT), init=False, repr=False)
     _arrived: float = field(default=float("-inf"), init=False, repr=False)
     _expected: int | None = field(default=None, init=False, repr=False)
-    _nearest: Image | None = field(default=None, init=False, repr=False)
+    _nearest: DepthImage | None = field(default=None, init=False, repr=False)
     _unusable_depth: str = field(default="", init=False, repr=False)
     _unusable_info: str = field(default="", init=False, repr=False)
     _change: threading.Condition = field(default_factory=threading.Condition, init=False, repr=False)
 
-    def add_depth(self, message: Image) -> None:
+    def add_depth(self, message: DepthImage) -> None:
         """Keeps a depth image; one that is older than the last (a bag that starts again) forgets those before it."""
         with self._change:
             if self._depths and stamp_nanoseconds(message.header) < stamp_nanoseconds(self._depths[-1].header):
@@ -95,7 +97,7 @@ class DepthMatcher:
             self._expected = stamp_nanoseconds(header)
             self._nearest = _nearest(self._depths, self._expected)
 
-    def match(self, header: Header) -> tuple[Image, CameraInfo]:
+    def match(self, header: Header) -> tuple[DepthImage, CameraInfo]:
         """Depth image and camera_info of an image.
 
         The camera_info is the one nearest in time, however far: some drivers send it once, and a lens doesn't change
@@ -131,7 +133,7 @@ class DepthMatcher:
         half = float(np.median(np.diff(stamps))) / 2 if len(stamps) > 1 else 0.0
         return before > min(half, self.tolerance * NANOSECONDS)
 
-    def _too_far(self, depth: Image, stamp: int) -> str:
+    def _too_far(self, depth: DepthImage, stamp: int) -> str:
         if not stamp or not stamp_nanoseconds(depth.header):
             return f"{'depth images' if stamp else 'images'} carry no stamp: set header.stamp"
         silent = time.monotonic() - self._arrived
@@ -149,10 +151,10 @@ def _none_came(what: str, unusable: str) -> str:
     return f"no {what} has come that can be used: {unusable}" if unusable else f"no {what} has come"
 
 
-def _nearest[Message: (Image, CameraInfo)](messages: Iterable[Message], stamp: int) -> Message | None:
+def _nearest[Message: (DepthImage, CameraInfo)](messages: Iterable[Message], stamp: int) -> Message | None:
     """The message nearest in time, the last one of those equally near."""
     return min(reversed(list(messages)), key=lambda message: _apart(message, stamp), default=None)
 
 
-def _apart(message: Image | CameraInfo, stamp: int) -> int:
+def _apart(message: DepthImage | CameraInfo, stamp: int) -> int:
     return abs(stamp_nanoseconds(message.header) - stamp)

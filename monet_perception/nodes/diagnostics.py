@@ -2,7 +2,7 @@
 
 | status | WARN | ERROR |
 | --- | --- | --- |
-| camera | no image for `camera_timeout` seconds; broken frames since the last report; a tenth of the images or depth images since then lost on the way; a publisher of incompatible QoS beside a good one; images without a stamp; less than half of the frames in 3D though depth is published, or depth in another frame than its image or of another shape | no image for five times that, or for once that because of an incompatible QoS; no good frame among those since the last report |
+| camera | no image for `camera_timeout` seconds; broken frames since the last report; a tenth of the images or depth images since then lost on the way; a publisher of incompatible QoS beside a good one; images without a stamp; less than half of the frames in 3D though depth is published, none because it comes in the form of the other `depth_transport`, or depth in another frame than its image or of another shape | no image for five times that, or for once that because of an incompatible QoS; no good frame among those since the last report |
 | network | half of the last latencies above `max_latency`; failed frames or a recovery since the last report | no network: `configure` or another transition failed, or the device doesn't come back |
 | scene | reconstruction error above `max_reconstruction_error`; fewer than two active slots; mask entropy above half of log K | never |
 
@@ -60,6 +60,7 @@ class Situation:
         input_fault: why images can't be received, as a sentence; empty if nothing is known to hinder them.
         depth_topic: full name.
         depth_publishers: how many offer depth on it.
+        depth_elsewhere: the same depth images in another form, if there are any.
         track_resets: how often all tracks were ended.
         network_fault: why there is no network; empty if there is one or none is needed.
         recoveries: of the network after device errors.
@@ -77,6 +78,7 @@ class Situation:
     input_fault: str
     depth_topic: str
     depth_publishers: int
+    depth_elsewhere: Source | None
     track_resets: int
     network_fault: str
     recoveries: int
@@ -179,8 +181,11 @@ def _camera_level(
 def _depth_doubt(statistics: Statistics, since: Counts, situation: Situation, thresholds: Thresholds) -> str:
     """What is wrong with 3D; empty if nothing is, and as long as depth may just be late, as at the start."""
     starting = time.monotonic() - situation.listening_since < thresholds.camera_timeout
-    if starting or not situation.depth_publishers:
+    if starting:
         return ""
+    other = situation.depth_elsewhere
+    if not situation.depth_publishers:
+        return f"depth comes on {other.topic} only: start with {other.options}" if other and since.to_locate else ""
     if since.located < MOST * since.to_locate:
         return f"{since.located} of {since.to_locate} frames have 3D: {statistics.depth_fault[:200]}"
     return statistics.depth_fault[:200] if since.doubtful else ""

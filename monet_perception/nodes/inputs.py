@@ -19,8 +19,12 @@ from monet_perception.nodes.qos import BestAvailableSubscription
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_AVAILABLE)
 LAST_FEW = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE)
 LATCHED = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE, durability=DurabilityPolicy.BEST_AVAILABLE)
-_KINDS: dict[str, type] = {"raw": Image, "compressed": CompressedImage}
-_SUFFIXES = {"raw": "", "compressed": "/compressed"}
+_KINDS: dict[str, type] = {"raw": Image, "compressed": CompressedImage, "compressedDepth": CompressedImage}
+_SUFFIXES = {"raw": "", "compressed": "/compressed", "compressedDepth": "/compressedDepth"}
+TRANSPORTS = ("raw", "compressed")
+"""How images may come."""
+DEPTH_TRANSPORTS = ("raw", "compressedDepth")
+"""How depth images may come."""
 # What drivers call images that are no photographs.
 _NO_COLOURS = re.compile(r"depth|disparity|infra|confidence|(?<![a-z])ir(?![a-z])")
 
@@ -45,7 +49,8 @@ class Inputs:
 
     Args:
         node: subscribes.
-        transport: `raw` or `compressed`.
+        transport: of the images, one of `TRANSPORTS`.
+        depth_transport: of the depth images, one of `DEPTH_TRANSPORTS`.
         on_image, on_depth, on_info: called with each message.
         lost: called with `lost` or `lost_depth` and how many images or depth images the middleware has lost.
     Raises:
@@ -56,20 +61,27 @@ class Inputs:
         self,
         node: Node,
         transport: str,
+        depth_transport: str,
         on_image: Callable[[Image | CompressedImage], None],
-        on_depth: Callable[[Image], None],
+        on_depth: Callable[[Image | CompressedImage], None],
         on_info: Callable[[CameraInfo], None],
         lost: Callable[[str, int], None],
     ) -> None:
         self._node = node
-        self._transport = transport
+        self._transport, self._depth_transport = transport, depth_transport
         # The full name, because a remapping of `image` doesn't reach `image/compressed`.
         self.topic = node.resolve_topic_name("image") + _SUFFIXES[transport]
+        self.depth_topic = node.resolve_topic_name("depth") + _SUFFIXES[depth_transport]
         self._images = BestAvailableSubscription(
             node, _KINDS[transport], self.topic, on_image, NEWEST, lambda messages: lost("lost", messages)
         )
         self._depth = BestAvailableSubscription(
-            node, Image, "depth", on_depth, LAST_FEW, lambda messages: lost("lost_depth", messages)
+            node,
+            _KINDS[depth_transport],
+            self.depth_topic,
+            on_depth,
+            LAST_FEW,
+            lambda messages: lost("lost_depth", messages),
         )
         self._camera_info = BestAvailableSubscription(node, CameraInfo, "camera_info", on_info, LATCHED)
         self._camera_info.open()
@@ -118,19 +130,29 @@ class Inputs:
         others = [offer for offer in offers if offer.topic_type != _type_name(self._transport)]
         return ", ".join(f"{_node_name(offer)} (of type {offer.topic_type})" for offer in others)
 
+    def depth_elsewhere(self) -> Source | None:
+        """The same depth images in the other form, if there only."""
+        offered = dict(self._node.get_topic_names_and_types())
+        image = self._node.resolve_topic_name("depth")
+        for transport in DEPTH_TRANSPORTS:
+            topic = image + _SUFFIXES[transport]
+            if transport != self._depth_transport and _type_name(transport) in offered.get(topic, ()):
+                return Source(topic, transport, f"-p depth_transport:={transport}")
+        return None
+
     def elsewhere(self) -> list[Source]:
         """Images that the node would get with other options, the likeliest first."""
         found = [
             source
             for topic, kinds in self._node.get_topic_names_and_types()
-            for transport in _KINDS
+            for transport in TRANSPORTS
             if _type_name(transport) in kinds and (source := self._source(topic, transport)) is not None
         ]
         return sorted(found, key=self._unlikeliness)
 
     def _source(self, topic: str, transport: str) -> Source | None:
         suffix = _SUFFIXES[transport]
-        if topic == self._depth.topic or (topic, transport) == (self.topic, self._transport):
+        if topic == self.depth_topic or (topic, transport) == (self.topic, self._transport):
             return None
         if not topic.endswith(suffix):
             return None

@@ -122,8 +122,9 @@ class Pipeline:
             image, info = self.depth.match(header)
             intrinsics = to_intrinsics(info, rectified=self.rectified)
             check_size(intrinsics, decomposition.source_width, decomposition.source_height)
-            doubt = _other_frame(header.frame_id, image.header.frame_id) or _other_aspect(image, decomposition)
-            return (to_metres(image), intrinsics), doubt
+            metres = to_metres(image)
+            doubt = _other_frame(header.frame_id, image.header.frame_id) or _other_aspect(metres, decomposition)
+            return (metres, intrinsics), doubt
         except NoDepthError as error:
             return None, str(error)
         except MessageError as error:
@@ -131,14 +132,13 @@ class Pipeline:
             return None, str(error)
 
 
-def _other_aspect(depth: Image, decomposition: Decomposition) -> str:
+def _other_aspect(depth: NDArray[np.float32], decomposition: Decomposition) -> str:
     """What is to be said where depth has another ratio of width to height than the image; empty if it has the same."""
     width, height = decomposition.source_width, decomposition.source_height
-    if abs(depth.width * height - depth.height * width) <= max(width, height):  # a size may be rounded by a pixel
+    rows, columns = depth.shape
+    if abs(columns * height - rows * width) <= max(width, height):  # a size may be rounded by a pixel
         return ""
-    return (
-        f"depth is {depth.width}x{depth.height}, the image {width}x{height}: 3D is wrong, as they can't be registered"
-    )
+    return f"depth is {columns}x{rows}, the image {width}x{height}: 3D is wrong, as they can't be registered"
 
 
 def _other_frame(image: str, depth: str) -> str:

@@ -6,6 +6,7 @@ import re
 
 from monet_perception.backends.selection import BACKENDS
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT
+from monet_perception.nodes.inputs import DEPTH_TRANSPORTS, TRANSPORTS
 from monet_perception.nodes.parameters import Spec
 from monet_perception.nodes.slot_messages import MASK_ENCODINGS
 from monet_perception.tracking import TrackerSettings
@@ -43,7 +44,13 @@ SPECS = (
         "transport",
         "raw",
         "Topic and type of the images: raw (`image`) or compressed (`image/compressed`).",
-        choices=("raw", "compressed"),
+        choices=TRANSPORTS,
+    ),
+    Spec(
+        "depth_transport",
+        "raw",
+        "Topic and type of the depth images: raw (`depth`) or compressedDepth (`depth/compressedDepth`).",
+        choices=DEPTH_TRANSPORTS,
     ),
     Spec(
         "crop",
