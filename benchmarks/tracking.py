@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -231,7 +231,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "recordings", nargs="*", type=Path, default=[DEMO_CLIP], help="MCAP files (default: the shipped clip)"
@@ -242,7 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--holes", type=float, default=0.0, metavar="SHARE", help="of the depth to leave out, in blobs and beside edges"
     )
     parser.add_argument("--json", type=Path, help="write the figures there as well")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     sources: dict[str, Callable[[Tracker], Segment]] = {
         "truth": label_segment,
         "network": lambda tracker: network_segment(options.checkpoint, tracker),

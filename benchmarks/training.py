@@ -184,7 +184,7 @@ def compare_networks(batch_size: int, repeats: int) -> list[Profile]:
     return profiles
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -195,7 +195,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=("loops", "networks"), help="one of the two comparisons")
     parser.add_argument("--recipes", nargs="+", type=Path, help="only what these would cost; of train.fit")
-    options = parser.parse_args(args)
+    options = parser.parse_args(argv)
     if options.recipes:
         for recipe in options.recipes:
             print(json.dumps(time_recipe(recipe, options.steps)), flush=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def stills(path: Path, count: int) -> list[Frame]:
     return [frames[index] for index in np.linspace(0, len(frames) - 1, count).astype(int)]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.turning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stills", type=int, default=3, help="images of each recording (default: %(default)s)")
     parser.add_argument("--step", type=int, default=16, help="pixels from frame to frame (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=10.0, help="frames a second (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     decomposer = Decomposer() if options.checkpoint is None else Decomposer(options.checkpoint)
     scores, speeds = {True: Score(), False: Score()}, []
     try:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -302,7 +302,7 @@ def picture_path(text: str) -> Path:
     return path
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line; see the module's docstring for examples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bag", type=Path, help="MCAP file or bag folder to read instead of topics")
@@ -321,12 +321,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--png", type=picture_path, default=Path("slot_map.png"), help="where the map is drawn (default: %(default)s)"
     )
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Surveys, prints the landmarks and draws the map; returns the exit status."""
-    options = parse_arguments(arguments)
+    options = parse_arguments(argv)
     try:
         if options.bag:
             observer = label_observer() if options.masks == "truth" else network_observer(options.checkpoint)

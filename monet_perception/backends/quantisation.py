@@ -12,7 +12,7 @@ import argparse
 import itertools
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -206,7 +206,7 @@ def _nodes_in_float(path: Path) -> list[str]:
     return chosen
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m monet_perception.backends.quantisation",
@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "frames", type=Path, help=f".npy of uint8 [N, H, W, 3] in RGB; up to {CALIBRATION_FRAMES} of them are used"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         info, weights = read_tensors(options.checkpoint)
