@@ -41,7 +41,7 @@ EXTRAS = {
         "ros-jazzy-std-msgs",
         "ros-jazzy-visualization-msgs",
     ],
-    "demo": ["rich>=13", "rosbags>=0.11", "rosbags-image>=0.10"],  # to read recordings, and to show what comes of them
+    "demo": ["rich>=13", "rosbags>=0.11"],  # to read recordings, and to show what comes of them
     "train": [
         "jsonargparse[signatures]>=4.40",
         "lightning>=2.6",
@@ -57,7 +57,7 @@ EXTRAS = {
         "torchmetrics>=1.7",
         "tqdm>=4.66",
     ],
-    "render": ["mujoco>=3.3", "rosbags>=0.11", "rosbags-image>=0.10", "tqdm>=4.66"],
+    "render": ["mujoco>=3.3", "rosbags>=0.11", "tqdm>=4.66"],
     "tensorflow": ["tensorflow-cpu>=2.19"],
     "explore": ["gradio>=6"],
     "openvino": ["openvino>=2025.0"],  # twice as fast as ONNX Runtime on CPUs that compute in bf16

@@ -256,7 +256,8 @@ class _Listener:
 
     def _metres(self, message: Any | None) -> NDArray[np.float32] | None:
         """Depth [h, w] of an Image; None where there is none that can be read."""
-        from monet_perception.nodes.conversions import MessageError, to_metres
+        from monet_perception.nodes.conversions import to_metres
+        from monet_perception.raw_images import MessageError
 
         try:
             return None if message is None else to_metres(message)

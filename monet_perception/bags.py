@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from monet_perception import compressed_images, raw_images
 from monet_perception.clip import IMAGES
-from monet_perception.image_layout import pixel_view
+from monet_perception.raw_images import MessageError
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -91,28 +91,13 @@ def choose_images(path: Path, topics: Collection[str]) -> str:
 
 
 def read_rgb(message: Any) -> NDArray[np.uint8]:
-    """Image or CompressedImage of any encoding that rosbags knows as uint8 [H, W, 3] RGB.
+    """Image or CompressedImage as uint8 [H, W, 3] RGB: of every encoding that the node takes, and as the node sees it.
 
     Raises:
         BagError: damaged, or of an unknown encoding.
     """
-    if hasattr(message, "format"):
-        # Not turned by EXIF: masks have to lie on the pixels that camera_info describes.
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        try:
-            image = cv2.imdecode(np.asarray(message.data), flags)
-        except cv2.error:  # of no bytes at all, for one
-            image = None
-        if image is None:
-            raise BagError(f"its {message.format or 'compressed'} data can't be decoded")
-        return np.asarray(image, np.uint8)
-    from rosbags.image.image import ImageError, convert_color
-
-    pixels = _pixels(message)
-    try:
-        return np.asarray(convert_color(pixels, message.encoding, "rgb8"), np.uint8)
-    except (ImageError, cv2.error) as error:
-        raise BagError(str(error)) from error
+    with _of_a_bag():
+        return _reader(message).read_colours(message)
 
 
 def read_labels(message: Any) -> NDArray[np.uint8]:
@@ -121,41 +106,27 @@ def read_labels(message: Any) -> NDArray[np.uint8]:
     Raises:
         BagError: damaged, or not mono8 or 8UC1.
     """
-    if message.encoding not in ("mono8", "8UC1"):
-        raise BagError(f"labels are {message.encoding} instead of mono8")
-    return np.asarray(_pixels(message), np.uint8)
+    with _of_a_bag():
+        return raw_images.read_labels(message)
 
 
 def read_metres(message: Any) -> NDArray[np.float32]:
-    """Depth of an Image in metres, float32 [H, W]; zero or NaN where there is none.
+    """Depth of an Image, or of a CompressedImage (`compressedDepth`), in metres, float32 [H, W]; zero or NaN: none.
 
     Raises:
         BagError: damaged, or neither 16UC1 or mono16 (millimetres) nor 32FC1 (metres).
     """
-    if message.encoding in ("16UC1", "mono16"):
-        return _pixels(message).astype(np.float32) * np.float32(0.001)
-    if message.encoding == "32FC1":
-        return np.asarray(_pixels(message), np.float32)
-    raise BagError(f"depth is {message.encoding} instead of 16UC1 or 32FC1")
+    with _of_a_bag():
+        return _reader(message).read_depth(message)
 
 
-def _pixels(message: Any) -> NDArray[Any]:
-    """An Image's data as [H, W] or [H, W, C] in the machine's byte order.
+def _reader(message: Any) -> Any:
+    return compressed_images if hasattr(message, "format") else raw_images
 
-    rosbags' own conversion reads padded rows askew, hence this.
-    """
-    from rosbags.image.image import ImageError, to_cvtype
 
+@contextmanager
+def _of_a_bag() -> Iterator[None]:
     try:
-        _, _, kind, channels = to_cvtype(message.encoding)
-    except ImageError as error:
+        yield
+    except MessageError as error:
         raise BagError(str(error)) from error
-    pixel = channels * np.dtype(kind).itemsize
-    # The last row may lack its padding, some drivers leave it out.
-    needed = message.step * (message.height - 1) + message.width * pixel
-    if not message.width or not message.height or message.step < message.width * pixel or len(message.data) < needed:
-        raise BagError(
-            f"it has {len(message.data)} bytes, {message.height} rows of {message.step}, "
-            f"for {message.width}x{message.height} pixels of {message.encoding}"
-        )
-    return np.ascontiguousarray(pixel_view(message, kind, channels))

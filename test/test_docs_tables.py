@@ -13,9 +13,10 @@ from doc_pages import PAGES, ROOT, inline, table
 from rclpy.qos import QoSProfile
 
 from monet_perception.networks import PRESETS, Monet
-from monet_perception.nodes import conversions, diagnostics, inputs, outputs
+from monet_perception.nodes import diagnostics, inputs, outputs
 from monet_perception.nodes.parameters import Spec
 from monet_perception.nodes.settings import SPECS
+from monet_perception.raw_images import COLOUR_ENCODINGS
 
 DOCS = ROOT / "docs"
 NODE = DOCS / "node.md"
@@ -81,7 +82,7 @@ def test_every_encoding_is_listed():
     text = " ".join(NODE.read_text().split())
     listed = re.search(r"Encodings: (.*?)\. ", text)
     assert listed is not None
-    assert re.findall(r"`(\w+)`", listed[1]) == list(conversions.COLOUR_ENCODINGS)
+    assert re.findall(r"`(\w+)`", listed[1]) == list(COLOUR_ENCODINGS)
 
 
 def test_diagnostics_are_explained_as_in_the_code():

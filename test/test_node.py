@@ -21,8 +21,9 @@ from visualization_msgs.msg import MarkerArray
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.networks import PRESETS, Monet
 from monet_perception.nodes.cloud import read_cloud
-from monet_perception.nodes.conversions import COLOUR_ENCODINGS, DEPTH_ENCODINGS, MIN_BAYER_SIDE, image_message
+from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.slot_messages import read_masks, read_reconstructions
+from monet_perception.raw_images import COLOUR_ENCODINGS, DEPTH_ENCODINGS, MIN_BAYER_SIDE
 
 CONFIG = PRESETS["monet_rn18_star"]
 K, L, SIZE = CONFIG.slots, CONFIG.latent_size, CONFIG.image_size

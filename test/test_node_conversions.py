@@ -22,16 +22,8 @@ from monet_perception.geometry import Intrinsics
 from monet_perception.lens import Distortion
 from monet_perception.nodes import bridge
 from monet_perception.nodes.calibration import check_size, to_intrinsics
-from monet_perception.nodes.conversions import (
-    COLOUR_ENCODINGS,
-    DEPTH_ENCODINGS,
-    MessageError,
-    check_compressed,
-    compressed_to_rgb,
-    image_message,
-    to_metres,
-    to_rgb,
-)
+from monet_perception.nodes.conversions import check_rgb, image_message, to_metres, to_rgb
+from monet_perception.raw_images import COLOUR_ENCODINGS, DEPTH_ENCODINGS, MessageError
 
 COLOUR = np.array([200, 100, 30], np.uint8)
 GREY = np.array([77, 77, 77], np.uint8)
@@ -200,7 +192,7 @@ def jpeg(height: int = 40, width: int = 60) -> bytes:
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
 def test_compressed_images_come_out_in_their_colours(suffix):
     data = cv2.imencode(suffix, np.full((40, 60, 3), COLOUR[::-1]))[1].tobytes()
-    rgb = compressed_to_rgb(CompressedImage(format="x", data=data))
+    rgb = to_rgb(CompressedImage(format="x", data=data))
     assert rgb.shape == (40, 60, 3)
     assert np.abs(rgb.astype(int) - COLOUR).max() <= 4
 
@@ -210,7 +202,7 @@ def test_a_compressed_image_is_not_turned_by_exif():
     exif = PillowImage.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees"
     PillowImage.fromarray(np.zeros((40, 60, 3), np.uint8)).save(buffer, "JPEG", exif=exif)
-    assert compressed_to_rgb(CompressedImage(data=buffer.getvalue())).shape == (40, 60, 3)
+    assert to_rgb(CompressedImage(data=buffer.getvalue())).shape == (40, 60, 3)
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -233,14 +225,14 @@ def png_claiming(width: int, height: int) -> bytes:
 )
 def test_faults_of_compressed_images_are_named(data, fault):
     with pytest.raises(MessageError, match=fault):
-        check_compressed(CompressedImage(format="jpeg", data=data))
+        check_rgb(CompressedImage(format="jpeg", data=data))
 
 
 @given(st.binary(max_size=300), st.integers(0, 600))
 def test_damaged_compressed_images_never_raise_anything_else(noise, at):
     data = jpeg()
     with contextlib.suppress(MessageError):
-        compressed_to_rgb(CompressedImage(data=data[:at] + noise + data[at + len(noise) :]))
+        to_rgb(CompressedImage(data=data[:at] + noise + data[at + len(noise) :]))
 
 
 def camera_info(**fields: object) -> CameraInfo:

@@ -24,7 +24,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry
-from monet_perception.nodes.conversions import MessageError, image_message
+from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import (
     fill_decoded,
@@ -33,6 +33,7 @@ from monet_perception.nodes.slot_messages import (
     read_reconstructions,
     slot_array,
 )
+from monet_perception.raw_images import MessageError
 from monet_perception.recording import read_frames
 from monet_perception.region import Region
 

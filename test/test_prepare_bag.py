@@ -135,7 +135,7 @@ def test_broken_messages_are_named_and_skipped(
     messages[4] = b"\x00\x01\x00\x00nonsense"
     bag = write_bag(tmp_path / "bag", {"/image": messages})
     assert run(bag, tmp_path / "store", "--size", HEIGHT) == 1
-    assert "record 2: its png data can't be decoded" in capsys.readouterr().err
+    assert "record 2: data (format 'png') can't be unpacked" in capsys.readouterr().err
     assert run(bag, tmp_path / "store", "--size", HEIGHT, "--skip-broken") == 0
     np.testing.assert_array_equal(Store.open(tmp_path / "store").images, frames[[0, 1, 3], :, 5:35])
 

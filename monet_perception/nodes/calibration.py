@@ -6,7 +6,7 @@ from sensor_msgs.msg import CameraInfo
 
 from monet_perception.calibration import camera_intrinsics
 from monet_perception.geometry import Intrinsics
-from monet_perception.nodes.conversions import MessageError
+from monet_perception.raw_images import MessageError
 
 
 def to_intrinsics(message: CameraInfo, *, rectified: bool) -> Intrinsics:

@@ -25,7 +25,6 @@ from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.decomposer import Decomposer
 from monet_perception.nodes import conversions, diagnostics
 from monet_perception.nodes.calibration import to_intrinsics
-from monet_perception.nodes.conversions import MessageError
 from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
@@ -37,6 +36,7 @@ from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.slot_messages import fill_decoded, read_latents
 from monet_perception.nodes.statistics import Statistics
 from monet_perception.nodes.worker import NewestFirstWorker
+from monet_perception.raw_images import MessageError
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 from monet_perception.tracking import Tracker, TrackerSettings
 
@@ -285,10 +285,7 @@ class DecomposeNode(LifecycleNode):
             self._statistics.count("dropped")
             return
         try:
-            if isinstance(message, Image):
-                conversions.check_image(message)
-            else:
-                conversions.check_compressed(message)
+            conversions.check_rgb(message)
         except MessageError as error:
             self._frame_broken(error)
             return
@@ -300,7 +297,7 @@ class DecomposeNode(LifecycleNode):
     def _on_depth(self, message: Image | CompressedImage) -> None:
         self._statistics.count("received_depth")
         try:
-            conversions.check_depth(message)
+            conversions.check_metres(message)
         except MessageError as error:
             self._depth.refuse_depth(str(error))
             self._depth_broken(error)

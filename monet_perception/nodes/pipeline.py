@@ -14,10 +14,11 @@ from monet_perception.assessment import Assessment, assess
 from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
 from monet_perception.nodes.calibration import check_size, to_intrinsics
-from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, to_metres, to_rgb
+from monet_perception.nodes.conversions import to_metres, to_rgb
 from monet_perception.nodes.depth import DepthMatcher, NoDepthError
 from monet_perception.nodes.network import Network
 from monet_perception.picture_shift import PictureShift
+from monet_perception.raw_images import MessageError
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 from monet_perception.tracking import Tracker
 
@@ -87,7 +88,7 @@ class Pipeline:
         header, depth, depth_fault = message.header, None, ""
         if locate:
             self.depth.expect(header)
-        image = to_rgb(message) if isinstance(message, Image) else compressed_to_rgb(message)
+        image = to_rgb(message)
         decomposition = self.network.decompose(image, reconstruct=reconstruct)
         track_ids = self.tracker.update(
             decomposition.masks,

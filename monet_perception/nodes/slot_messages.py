@@ -17,7 +17,8 @@ from std_msgs.msg import Header
 
 from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry
-from monet_perception.nodes.conversions import MessageError, float_array, image_message
+from monet_perception.nodes.conversions import float_array, image_message
+from monet_perception.raw_images import MessageError
 from monet_perception.region import Region
 from monet_perception.slots import background_slots, mask_area
 

@@ -24,13 +24,14 @@ from rich.text import Text
 from sensor_msgs.msg import CompressedImage, Image
 
 from monet_perception.labels import separated
-from monet_perception.nodes.conversions import MessageError, compressed_to_rgb, to_rgb
+from monet_perception.nodes.conversions import to_rgb
 from monet_perception.nodes.process import LOG_EVERY, NOT_WRITTEN, ros, spin
 from monet_perception.nodes.qos import BestAvailableSubscription
 from monet_perception.nodes.slot_messages import read_masks, read_reconstructions, read_region
 from monet_perception.nodes.tally import Tally
 from monet_perception.nodes.viewer_table import slot_table
 from monet_perception.pictures import Pictures, draw_panels
+from monet_perception.raw_images import MessageError
 from monet_perception.region import Region
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
@@ -130,7 +131,7 @@ class ViewerNode(Node):
         merit = self._score(masks, roi, labels)
         if self._pictures is None and not self._show:
             return
-        rgb = to_rgb(image) if isinstance(image, Image) else compressed_to_rgb(image)
+        rgb = to_rgb(image)
         tracks = [slot.track_id for slot in slots.slots]
         panels = draw_panels(rgb, masks, tracks, roi, read_reconstructions(slots))
         if self._pictures is not None:
