@@ -63,7 +63,9 @@ def raw_messages(reader: AnyReader, connections: Collection[Connection]) -> Iter
     try:
         yield from reader.messages(connections)
     except Exception as error:  # rosbags lets through what its decompressors raise
-        raise BagError(f"the recording is damaged from here on ({type(error).__name__}: {error})") from error
+        raise BagError(
+            f"{reader.paths[0]}: the recording is damaged from here on ({type(error).__name__}: {error})"
+        ) from error
 
 
 def deserialise(reader: AnyReader, connection: Connection, data: bytes) -> Any:
@@ -75,7 +77,9 @@ def deserialise(reader: AnyReader, connection: Connection, data: bytes) -> Any:
     try:
         return reader.deserialize(data, connection.msgtype)
     except Exception as error:  # damaged bytes may raise anything in rosbags' decoding
-        raise BagError(f"a message on {connection.topic} is damaged ({type(error).__name__}: {error})") from error
+        raise BagError(
+            f"{reader.paths[0]}: a message on {connection.topic} is damaged ({type(error).__name__}: {error})"
+        ) from error
 
 
 def choose_images(path: Path, topics: Collection[str]) -> str:

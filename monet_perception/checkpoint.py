@@ -27,6 +27,8 @@ FORMAT = "monet_perception"
 FORMAT_VERSION = "1"
 DEFAULT_CHECKPOINT = Path(__file__).parent / "data" / "monet_rn18_star.safetensors"
 
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""safetensors' names of the floating-point types that torch reads."""
 # The first bytes of what people mistake for a checkpoint of this package.
 FOREIGN_BEGINNINGS = {
     b"PK\x03\x04": "a zip archive, as torch.save writes it; it may run code when it is loaded, so it is not opened",
@@ -133,7 +135,7 @@ def read_tensors(path: str | Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     path = Path(path)
     with _opened(path) as file:
         info, digest = _parse_metadata(path, file.metadata() or {})
-        _check_shapes(path, info.config, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+        _check_shapes(path, info.config, {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118
         # Copied: what safetensors returns is the mapped file, which would change with it.
         tensors = {name: _single_precision(file.get_tensor(name), copy=True) for name in file.keys()}  # noqa: SIM118
     if _hash_weights(tensors) != digest:
@@ -229,15 +231,23 @@ def _parse_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Checkpoint
         raise CheckpointError(f"{path}: its description can't be read: {error}") from error
 
 
-def _check_shapes(path: Path, config: MonetConfig, found: Mapping[str, tuple[int, ...]]) -> None:
+def _check_shapes(path: Path, config: MonetConfig, slices: Mapping[str, Any]) -> None:
+    """Whether a file's tensors, by name, are of the kind and shape of the network's."""
     with torch.device("meta"):  # no memory: a hostile configuration may describe a network of any size
-        wanted = {name: tuple(value.shape) for name, value in Monet(config, initialisation=None).state_dict().items()}
+        weights = Monet(config, initialisation=None).state_dict()
+    wanted = {name: (value.is_floating_point(), tuple(value.shape)) for name, value in weights.items()}
+    found = {name: (part.get_dtype() in FLOATS, tuple(part.get_shape())) for name, part in slices.items()}
     if missing := sorted(wanted.keys() - found.keys()):
         raise CheckpointError(f"{path}: tensors are missing: {_some(missing)}")
     if extra := sorted(found.keys() - wanted.keys()):
         raise CheckpointError(f"{path}: tensors that the network has no place for: {_some(extra)}")
-    if wrong := [f"{name} is {found[name]} and not {wanted[name]}" for name in wanted if found[name] != wanted[name]]:
-        raise CheckpointError(f"{path}: tensors of a wrong shape: {_some(wrong)}")
+    if wrong := [name for name in wanted if found[name] != wanted[name]]:
+        shapes = [f"{name} is {_kind(*found[name])} and not {_kind(*wanted[name])}" for name in wrong]
+        raise CheckpointError(f"{path}: tensors of a wrong shape or kind: {_some(shapes)}")
+
+
+def _kind(floating: bool, shape: tuple[int, ...]) -> str:
+    return f"{shape} {'floats' if floating else 'integers'}"
 
 
 def _some(items: list[str]) -> str:

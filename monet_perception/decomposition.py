@@ -12,6 +12,12 @@ from monet_perception.region import Region
 Floats = NDArray[np.float32]
 
 
+def mixture(masks: Floats, reconstructions: Floats) -> Floats:
+    """An image [..., H, W, 3] of K slots: their reconstructions [..., K, H, W, 3] weighed by masks [..., K, H, W]."""
+    image: Floats = np.einsum("...khw,...khwc->...hwc", masks, reconstructions)
+    return image
+
+
 @dataclass(frozen=True)
 class Decomposition:
     """A frame's slots, or those of a batch of frames, whose arrays then begin with B. NumPy arrays of their own.
@@ -46,5 +52,4 @@ class Decomposition:
         """
         if self.reconstructions is None:
             raise ValueError("there are no reconstructions: call the decomposer with reconstruct=True")
-        mixture: Floats = np.einsum("...khw,...khwc->...hwc", self.masks, self.reconstructions)
-        return mixture
+        return mixture(self.masks, self.reconstructions)

@@ -258,8 +258,8 @@ def slot_geometry(masks: ArrayLike, roi: Region, depth: ArrayLike, intrinsics: I
         ValueError: masks aren't [K, H, W], depth isn't [h, w], or the roi is empty.
     """
     masks = np.asarray(masks)
-    if masks.ndim != 3:
-        raise ValueError(f"masks must be [K, H, W], are {list(masks.shape)}")
+    if masks.ndim != 3 or not len(masks):
+        raise ValueError(f"masks must be [K, H, W] with K of at least 1, are {list(masks.shape)}")
     rays, z = _rays_and_depth(roi, masks.shape[1:], _checked_depth(depth, roi), intrinsics)
     by_mask = background_slots(masks)
     occluding = occluding_share(masks, z, by_mask)

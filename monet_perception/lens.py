@@ -48,11 +48,15 @@ class Distortion:
 
     def distort(self, points: Array) -> Array:
         """Where points [N, 2] of a pinhole camera's image come to lie, [N, 2]; NaN where `undistort` doesn't agree."""
+        if not len(points):  # OpenCV returns nothing for them
+            return points
         distorted = self._distort(points)
         return np.where(_agree(self._undistort(distorted), points), distorted, np.nan)
 
     def undistort(self, points: Array) -> Array:
         """Points [N, 2] of the raw image as a pinhole camera sees them, [N, 2]; NaN where the lens sees nothing."""
+        if not len(points):
+            return points
         undistorted = self._undistort(points)
         return np.where(_agree(self._distort(undistorted), points), undistorted, np.nan)
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PillowImage
 
+from monet_perception.decomposition import mixture
 from monet_perception.files import replacing
 from monet_perception.overlay import draw_overlay, draw_text
 from monet_perception.region import Region
@@ -45,8 +46,8 @@ def draw_panels(
     slots = draw_overlay(camera, masks, track_ids, Region(0, 0, SIDE, SIDE), longest_side=SIDE)
     panels = {"camera": camera, "slots": slots}
     if reconstructions is not None:
-        mixture = np.einsum("khw,khwc->hwc", masks, reconstructions.astype(np.float32)).clip(0, 255).astype(np.uint8)
-        panels["reconstruction"] = _panel(mixture)
+        mixed = mixture(masks, reconstructions.astype(np.float32))
+        panels["reconstruction"] = _panel(np.rint(mixed).clip(0, 255).astype(np.uint8))
     gap = np.full((SIDE, GAP, 3), 255, np.uint8)
     row: list[NDArray[np.uint8]] = []
     for caption, panel in panels.items():
@@ -71,6 +72,8 @@ class Pictures:
     animation: bool = False
     _shape: tuple[int, ...] = field(default=(), init=False, repr=False)
     _video: Any = field(default=None, init=False, repr=False)
+    _temporary: Path = field(default=Path(), init=False, repr=False)
+    _written: int = field(default=0, init=False, repr=False)
     _unfinished: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
     _waiting: list[tuple[float, NDArray[np.uint8]]] = field(default_factory=list, init=False, repr=False)
     _best: tuple[tuple[float, ...], NDArray[np.uint8]] | None = field(default=None, init=False, repr=False)
@@ -123,8 +126,9 @@ class Pictures:
             return []
         if self._video is None:
             self._open_video()
-        self._video.release()
-        self._unfinished.close()
+        with self._unfinished:
+            self._video.release()
+            self._check_video()
         with replacing(self.still) as temporary:
             PillowImage.fromarray(self._best[1]).save(temporary)
         written = [self.video, self.still]
@@ -135,7 +139,7 @@ class Pictures:
 
     def _write_video(self, stamp: float, panels: NDArray[np.uint8]) -> None:
         if self._video is not None:
-            self._video.write(cv2.cvtColor(panels, cv2.COLOR_RGB2BGR))
+            self._write_frame(panels)
             return
         self._waiting.append((stamp, panels))
         if len(self._waiting) == 12:
@@ -151,10 +155,22 @@ class Pictures:
             video = cv2.VideoWriter(str(temporary), codec, min(60.0, 1 / interval), (width, height))
             if not video.isOpened():
                 raise OSError(f"{self.video} can't be written: is there space on the disk, and may one write there?")
-            self._video, self._unfinished = video, stack.pop_all()
+            self._video, self._temporary, self._unfinished = video, temporary, stack.pop_all()
         for _, panels in self._waiting:
-            self._video.write(cv2.cvtColor(panels, cv2.COLOR_RGB2BGR))
+            self._write_frame(panels)
         self._waiting = []
+
+    def _write_frame(self, panels: NDArray[np.uint8]) -> None:
+        self._video.write(cv2.cvtColor(panels, cv2.COLOR_RGB2BGR))
+        self._written += 1
+
+    def _check_video(self) -> None:
+        """Reads the video's header: OpenCV tells of no frame that it couldn't write, as where the disk is full."""
+        video = cv2.VideoCapture(str(self._temporary))
+        frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+        video.release()
+        if frames < self._written:
+            raise OSError(f"{self.video} can't be written whole: is there space on the disk?")
 
     def _keep(self, stamp: float, panels: NDArray[np.uint8]) -> None:
         """Keeps at most `ANIMATION_FRAMES` frames spread evenly: when full, every other one is let go."""

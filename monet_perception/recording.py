@@ -37,6 +37,8 @@ DEPTH_WITHIN = 0.02
 """Seconds between an image and the depth image that is taken for it, as the node's `depth_tolerance`."""
 POSE_WITHIN = 0.05
 """Seconds between an image and the camera's pose that is taken for it."""
+RESTART = 1.0
+"""Seconds by which the stamps of a topic go back where a recording starts again: a replay, or a simulation set back."""
 WAITING = 50
 """Images that may wait for what belongs to them and for the first camera_info; the oldest is left out beyond that."""
 _WITHIN = {DEPTH: DEPTH_WITHIN, LABELS: 0.0, POSE: POSE_WITHIN}
@@ -80,7 +82,7 @@ def read_frames(path: str | Path, *, rectified: bool = False) -> Iterator[Frame]
 
     Labels are of the image's own stamp, depth and pose of the nearest within `DEPTH_WITHIN` and `POSE_WITHIN`. An image
     that lacks one of them is left out. Frames that were recorded before the first camera_info come as soon as that is
-    there.
+    there. Where the stamps of a topic go back by more than `RESTART`, what came before belongs to nothing that follows.
 
     Args:
         path: MCAP file or folder of a ROS 2 bag.
@@ -103,18 +105,18 @@ def read_frames(path: str | Path, *, rectified: bool = False) -> Iterator[Frame]
         for connection, _, raw in raw_messages(reader, used):
             message = deserialise(reader, connection, raw)
             if connection.topic == CAMERA_INFO:
-                intrinsics = camera_intrinsics(message, rectified=rectified)
+                intrinsics = _intrinsics(path, message, rectified)
             elif connection.topic == OBJECTS:
                 objects = true_objects(message)
             else:
                 joiner.add(connection.topic, message)
             if intrinsics is not None:
                 for parts in joiner.complete():
-                    yield _frame(parts, image_topic, intrinsics, objects)
+                    yield _frame(path, parts, image_topic, intrinsics, objects)
         if intrinsics is None:
             raise _no_camera_info(path, topics)
         for parts in joiner.complete(ended=True):
-            yield _frame(parts, image_topic, intrinsics, objects)
+            yield _frame(path, parts, image_topic, intrinsics, objects)
         if not joiner.joined:
             raise BagError(f"{path}: {joiner.fault()}")
 
@@ -145,6 +147,15 @@ class _Topic:
         if len(self.stamps) > _KEPT[self.name]:
             del self.stamps[0], self.messages[0]
 
+    def starts_again(self, stamp: int) -> bool:
+        """Whether a message's stamp is far behind the newest."""
+        return bool(self.stamps) and stamp < self.stamps[-1] - RESTART * NANOSECONDS
+
+    def forget(self) -> None:
+        """Forgets the messages."""
+        self.stamps.clear()
+        self.messages.clear()
+
     def passed(self, stamp: int) -> bool:
         """Whether nothing nearer to a stamp can come: messages of a topic come in order."""
         return bool(self.stamps) and self.stamps[-1] >= stamp
@@ -174,6 +185,7 @@ class _Joiner:
         self._image_topic = image_topic
         self._topics = [_Topic(name) for name in others]
         self._waiting: deque[Any] = deque(maxlen=WAITING)
+        self._finished: list[dict[str, Any]] = []  # of before the recording started again
         self._images = self.joined = 0
 
     @property
@@ -183,14 +195,31 @@ class _Joiner:
 
     def add(self, name: str, message: Any) -> None:
         """Takes the next message of a topic."""
+        stamp = stamp_nanoseconds(message.header)
         if name == self._image_topic:
+            if self._waiting and stamp < stamp_nanoseconds(self._waiting[-1].header) - RESTART * NANOSECONDS:
+                self._start_again()
             self._images += 1
             self._waiting.append(message)
-        else:
-            next(topic for topic in self._topics if topic.name == name).add(message)
+            return
+        topic = next(topic for topic in self._topics if topic.name == name)
+        if topic.starts_again(stamp):
+            self._start_again()
+        topic.add(message)
+
+    def _start_again(self) -> None:
+        """Finishes the images that wait, for which nothing comes any more, and forgets what they were to have."""
+        self._finished += self._take(ended=True)
+        for topic in self._topics:
+            topic.forget()
 
     def complete(self, *, ended: bool = False) -> Iterator[dict[str, Any]]:
         """Messages by topic of each image for which nothing nearer can come; `ended`: nothing comes at all."""
+        finished, self._finished = self._finished, []
+        yield from finished
+        yield from self._take(ended=ended)
+
+    def _take(self, *, ended: bool) -> Iterator[dict[str, Any]]:
         while self._waiting:
             stamp = stamp_nanoseconds(self._waiting[0].header)
             given_up = ended or len(self._waiting) == WAITING
@@ -222,16 +251,33 @@ def _no_camera_info(path: str | Path, topics: set[str]) -> BagError:
     )
 
 
-def _frame(parts: dict[str, Any], image_topic: str, intrinsics: Intrinsics, objects: dict[int, TrueObject]) -> Frame:
-    message = parts[image_topic]
-    stamp = stamp_nanoseconds(message.header) / NANOSECONDS
+def _intrinsics(path: str | Path, message: Any, rectified: bool) -> Intrinsics:
+    try:
+        return camera_intrinsics(message, rectified=rectified)
+    except ValueError as error:
+        raise BagError(f"{path}: a message on {CAMERA_INFO} can't be used: {error}") from error
+
+
+def _frame(
+    path: str | Path, parts: dict[str, Any], image_topic: str, intrinsics: Intrinsics, objects: dict[int, TrueObject]
+) -> Frame:
+    readers = {image_topic: read_rgb, DEPTH: read_metres, LABELS: read_labels, POSE: lambda m: pose_matrix(m.pose)}
+    stamp = stamp_nanoseconds(parts[image_topic].header) / NANOSECONDS
+    read: dict[str, Any] = {}
+    for topic, message in parts.items():
+        try:
+            read[topic] = readers[topic](message)
+        except ValueError as error:
+            raise BagError(
+                f"{path}: a message on {topic}, for the image at {stamp:.3f} s is broken: {error}"
+            ) from error
     return Frame(
         stamp,
-        read_rgb(message),
+        read[image_topic],
         intrinsics,
-        depth=read_metres(parts[DEPTH]) if DEPTH in parts else None,
-        labels=read_labels(parts[LABELS]) if LABELS in parts else None,
-        camera=pose_matrix(parts[POSE].pose) if POSE in parts else None,
+        depth=read.get(DEPTH),
+        labels=read.get(LABELS),
+        camera=read.get(POSE),
         objects=dict(objects),
     )
 

@@ -39,10 +39,10 @@ def resize(image: NDArray[np.uint8], region: Region, size: int) -> NDArray[np.ui
     part = region.cut(image)
     if part.shape[:2] == (size, size):
         return part
+    height, width = (min(side, size) for side in part.shape[:2])
     # Averaging over areas when shrinking: interpolation would sample single pixels of a large frame, and alias.
-    shrinks = min(part.shape[:2]) >= size
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(part, (size, size), interpolation=interpolation), np.uint8)
+    shrunk = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def resize_map(values: NDArray[Any], height: int, width: int) -> NDArray[Any]:

@@ -437,8 +437,8 @@ def _checked(
 ) -> tuple[NDArray[np.float32], Array, Array]:
     masks = np.asarray(masks, np.float32)
     mean, log_sigma = np.asarray(latent_mean, np.float64), np.asarray(latent_log_sigma, np.float64)
-    if masks.ndim != 3 or min(masks.shape[1:]) < 2:
-        raise ValueError(f"masks must be [K, H, W] with H and W of at least 2, are {list(masks.shape)}")
+    if masks.ndim != 3 or not len(masks) or min(masks.shape[1:]) < 2:
+        raise ValueError(f"masks must be [K, H, W] with K >= 1 and H and W of at least 2, are {list(masks.shape)}")
     if mean.ndim != 2 or mean.shape != log_sigma.shape or len(mean) != len(masks):
         raise ValueError(
             f"latent_mean and latent_log_sigma must both be [K, L] with K = {len(masks)} as in masks, "

@@ -136,9 +136,10 @@ def write_recording(
     topics: tuple[str, ...] = tuple(KINDS),
     late: Mapping[str, float] = MappingProxyType({}),
     walls: Sequence[Box] = (),
+    restart: int | None = None,
 ) -> None:
     """An MCAP with topics of the shipped clip, written by rosbags; each frame's messages in the order of `topics`, with
-    stamps `late` by so many seconds."""
+    stamps `late` by so many seconds, which begin again with the `restart`-th frame."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = store.types
 
@@ -157,7 +158,8 @@ def write_recording(
         for number, camera in enumerate(cameras):
             nanoseconds = int(number * 1e9 / rate) + 1_000_000_000
             view = cast(objects, camera, intrinsics, walls=walls)
-            stamp = {topic: header(nanoseconds + round(1e9 * late.get(topic, 0.0))) for topic in KINDS}
+            taken = nanoseconds if restart is None else int(number % restart * 1e9 / rate) + 1_000_000_000
+            stamp = {topic: header(taken + round(1e9 * late.get(topic, 0.0))) for topic in KINDS}
             messages = {
                 "/camera/camera_info": _camera_info(types, stamp["/camera/camera_info"], intrinsics),
                 "/camera/objects": types["visualization_msgs/msg/MarkerArray"](

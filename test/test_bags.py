@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from ray_cast import Ball, look_at, write_recording
 from std_msgs.msg import Header
 
 from monet_perception.bags import BagError, open_bag, read_labels, read_metres, read_rgb
 from monet_perception.clip import DEMO_CLIP
+from monet_perception.geometry import Intrinsics
 from monet_perception.nodes.conversions import image_message, to_rgb
 from monet_perception.raw_images import COLOUR_ENCODINGS
 from monet_perception.recording import read_frames
@@ -103,3 +105,15 @@ def test_a_recording_that_is_damaged_further_on_says_so(tmp_path):
     assert next(frames).image.shape[2] == 3
     with pytest.raises(BagError, match="damaged from here on"):
         list(frames)
+
+
+@pytest.mark.parametrize("depth_late", [0.0, 0.015])
+def test_a_recording_whose_stamps_begin_again_loses_no_frame(tmp_path, depth_late):
+    camera = look_at((1.5, 0.0, 1.0), (0.0, 0.0, 0.3))
+    lens = Intrinsics(30.0, 30.0, 16.0, 12.0, 32, 24)
+    ball = Ball((0.0, 0.0, 0.3), 0.3)
+    topics = ("/camera/camera_info", "/camera/image", "/camera/pose", "/camera/depth")
+    path = tmp_path / "twice.mcap"
+    write_recording(path, [ball], [camera] * 80, lens, topics=topics, late={"/camera/depth": depth_late}, restart=40)
+    stamps = [frame.stamp for frame in read_frames(path)]
+    np.testing.assert_allclose(stamps, 2 * [1 + number / 10 for number in range(40)])

@@ -171,7 +171,8 @@ def test_tensors_that_do_not_fit_are_named(saved, tmp_path: Path) -> None:
     for changed, cause in [
         (missing, f"missing: {first}"),
         (tensors | {"attention.extra": torch.zeros(2)}, "no place for: attention.extra"),
-        (tensors | {last: torch.zeros(7, 5)}, f"wrong shape: {last}"),
+        (tensors | {last: torch.zeros(7, 5)}, f"wrong shape or kind: {last}"),
+        (tensors | {last: tensors[last].to(torch.int32)}, rf"{last} is .* integers and not .* floats"),
         (tensors | {last: torch.full_like(tensors[last], 0.5)}, "altered"),
     ]:
         with pytest.raises(CheckpointError, match=cause):

@@ -22,7 +22,7 @@ from monet_perception.decomposer import Decomposer, DeviceError
 from monet_perception.decomposition import Decomposition
 from monet_perception.networks import PRESETS, Monet, MonetConfig
 from monet_perception.networks.segmentation import TransposedConvolution
-from monet_perception.region import Region
+from monet_perception.region import Region, resize
 
 CONFIG = PRESETS["monet_rn18_star"]
 SIZE = CONFIG.image_size
@@ -363,6 +363,32 @@ def test_sub_pixel_convolution_equals_the_transposed_one() -> None:
     layer = TransposedConvolution(5, 3)
     x = torch.randn(2, 5, 4, 6)
     torch.testing.assert_close(SubPixel(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+def test_files_that_hold_no_frames_are_named(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "archive.npz", np.zeros(3))
+    np.save(tmp_path / "flat.npy", np.zeros((4, 0, 8, 3), np.uint8))
+    for name, fault in {"empty.npy": "No data left", "archive.npz": "an archive", "flat.npy": r"[4, 0, 8, 3]"}.items():
+        with pytest.raises(SystemExit):
+            quantise([str(checkpoint), str(tmp_path / name)])
+        assert fault in (told := capsys.readouterr().err)
+        assert name in told
+
+
+@pytest.mark.parametrize("height", [40, 63, 64])
+def test_a_side_that_shrinks_is_averaged_also_where_the_other_one_grows(height: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (height, 1280, 3), dtype=np.uint8)
+    assert resize(noise, Region(0, 0, 1280, height), 64).std() < 20, "single pixels were taken: those have 74"
+
+
+def test_a_service_without_a_home_runs_the_shipped_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)  # nobody's
+    Decomposer(device="cpu", threads=1, backend="onnx").close()
 
 
 def test_quantised_masks_stay_near(checkpoint: Path, tmp_path: Path, cache: Path, decomposer: Decomposer) -> None:

@@ -126,6 +126,11 @@ def test_points_seen_through_a_lens_are_lifted_to_where_they_are(lens):
     assert np.abs(points - straight).max() > 0.05  # of which the lens is the cause
 
 
+@pytest.mark.parametrize("lens", LENSES)
+def test_no_points_are_seen_through_a_lens_as_none(lens):
+    assert lens.distort(np.zeros((0, 2))).shape == lens.undistort(np.zeros((0, 2))).shape == (0, 2)
+
+
 def test_what_a_lens_cannot_have_seen_is_no_point():
     lens = Distortion("plumb_bob", (-0.5,))  # bends no ray farther out than 0.544 focal lengths
     camera = replace(CAMERA, fx=50.0, fy=50.0, distortion=lens)
@@ -385,6 +390,7 @@ def test_without_depth_there_is_no_geometry():
     ("arguments", "message"),
     [
         ((np.zeros((64, 64)), CENTRE, np.ones((64, 80)), CAMERA), r"masks must be \[K, H, W\]"),
+        ((np.zeros((0, 8, 8)), CENTRE, np.ones((64, 80)), CAMERA), "K of at least 1"),
         ((np.zeros((2, 8, 8)), CENTRE, np.ones((64, 80, 1)), CAMERA), r"depth must be \[h, w\]"),
         (
             (np.zeros((2, 8, 8)), Region(0, 0, 0, 4), np.ones((64, 80)), CAMERA),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 
+from monet_perception.checkpoint import save_checkpoint
 from monet_perception.networks import (
     PRESETS,
     ConfigError,
@@ -24,6 +26,7 @@ from monet_perception.networks import (
 )
 from monet_perception.networks.component_vae import Broadcast
 from monet_perception.networks.monet import make_attention
+from monet_perception.networks.pretrained import PretrainedError, load_pretrained
 from monet_perception.networks.scope import scope_step, softmax_masks, stick_breaking
 from monet_perception.networks.segmentation import WIDE, TransposedConvolution
 from monet_perception.networks.unet import RecurrentAttention
@@ -249,6 +252,9 @@ def test_shallow_encoders_take_sizes_that_are_no_multiple_of_sixteen(stages: int
         ("latent_size", 0),
         ("sigma_background", 0.0),
         ("decoder_channels", (1, 2, 3, 4, 5)),
+        ("unet_channels", (10**12, 10**12)),
+        ("skip_connections", "no"),
+        ("stem_pool", 1),
     ],
 )
 def test_impossible_configurations_are_refused_by_name(field: str, value: object) -> None:
@@ -274,6 +280,17 @@ def test_configuration_survives_its_dictionary() -> None:
         assert MonetConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ConfigError, match="sluts"):
         MonetConfig.from_dict({"sluts": 7})
+
+
+def test_recurrent_attention_is_taken_over_whatever_the_number_of_slots(tmp_path: Path) -> None:
+    config = MonetConfig(attention="unet", slots=3, image_size=16, unet_channels=(4, 8))
+    save_checkpoint(tmp_path / "a", Monet(config), dataset="none", steps=0)
+    assert load_pretrained(Monet(dataclasses.replace(config, slots=5)), tmp_path / "a") == "attention"
+    with pytest.raises(
+        PretrainedError, match=r"trained with image_size 16, this network has image_size 32: set"
+    ) as told:
+        load_pretrained(Monet(dataclasses.replace(config, slots=5, image_size=32)), tmp_path / "a")
+    assert "slots" not in str(told.value)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -466,6 +466,7 @@ def test_crisp_masks_own_what_they_hold(slots):
     ("broken", "message"),
     [
         (lambda m, a, s: (m[0], a, s), r"masks must be \[K, H, W\]"),
+        (lambda m, a, s: (m[:0], a[:0], s[:0]), r"K >= 1"),
         (lambda m, a, s: (m, a[:1], s), r"K = 2"),
         (lambda m, a, s: (m, a[:, :3], s), r"\[2, 3\]"),
         (lambda m, a, s: (m * np.nan, a, s), "masks holds values that are not finite"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from monet_perception.decomposition import Decomposition
 from monet_perception.nodes.process import NOT_WRITTEN
 from monet_perception.nodes.slot_messages import slot_array
 from monet_perception.nodes.tally import REMEMBERED, Tally
+from monet_perception.pictures import Pictures
 from monet_perception.region import Region
 
 K, SIZE = 3, 8
@@ -82,6 +84,27 @@ def test_slots_without_images_are_told_and_nothing_is_written(robot, tmp_path):
 def test_without_slots_the_viewer_fails(robot, tmp_path):
     output, code = view(robot, tmp_path / "out", [robot.cameras["image"]], slots_published=False)
     assert code == 1, output
+
+
+def test_a_video_that_can_not_be_written_whole_leaves_the_one_before(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 120, 160, 3), dtype=np.uint8)
+
+    def write() -> None:
+        pictures = Pictures(tmp_path)
+        for number, panels in enumerate(noise):
+            pictures.add(number / 10, panels, merit=(0.0,))
+        pictures.close()
+
+    write()
+    before = (tmp_path / "overlay.mp4").read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, resource.RLIM_INFINITY))  # as a full disk
+    try:
+        with pytest.raises(OSError, match=r"overlay\.mp4 can't be written whole"):
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert (tmp_path / "overlay.mp4").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"overlay.mp4", "overlay.png"}
 
 
 def test_frames_are_counted_in_whatever_order_their_parts_come_and_stamps_are_forgotten():

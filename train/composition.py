@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from monet_perception.decomposer import Decomposer
+from monet_perception.decomposition import mixture
 
 Floats = NDArray[np.float32]
 
@@ -29,7 +30,7 @@ class Composition:
     @property
     def image(self) -> Floats:
         """[H, W, 3], the slots weighed by their masks."""
-        return np.einsum("khw,khwc->hwc", self.masks, self.reconstructions)
+        return mixture(self.masks, self.reconstructions)
 
 
 @dataclass(frozen=True)

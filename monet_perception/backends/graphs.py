@@ -22,6 +22,7 @@ from monet_perception.backends.stages import FrameEncoder, LatentDecoder, Part
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT, read_info
 from monet_perception.files import replacing
 from monet_perception.networks import PRESETS, Monet, MonetConfig
+from monet_perception.networks.config import ATTENTION_FIELDS, COMPONENT_FIELDS
 
 GRAPH_VERSION = 2  # raised when the exported graphs change, so that older ones in caches are left alone
 SHIPPED_GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
@@ -41,14 +42,24 @@ class GraphError(RuntimeError):
     """A graph that can't be had; the message names the remedy."""
 
 
-def cache_folder() -> Path:
-    """Where exported graphs and quantised networks are kept: `$XDG_CACHE_HOME` or `~/.cache`, `/monet_perception`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monet_perception"
+def cache_folders() -> list[Path]:
+    """Where exported graphs and quantised networks are kept: `$XDG_CACHE_HOME` or `~/.cache`, `/monet_perception`.
+
+    Empty where neither is known, as for a service without a home.
+    """
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return []
+    return [cache / "monet_perception"]
 
 
 def graph_name(config: MonetConfig, part: Part) -> str:
-    """File name of a graph: equal exactly when the graphs are."""
-    structure = {key: value for key, value in config.to_dict().items() if not key.startswith("sigma_")}
+    """File name of a graph: equal where all is equal that shapes the graph."""
+    fields = {*ATTENTION_FIELDS[config.attention], "slots", "head", "image_size", "latent_size"}
+    if part == "decoder":
+        fields = set(COMPONENT_FIELDS)
+    structure = {key: value for key, value in config.to_dict().items() if key in fields}
     digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).hexdigest()
     return f"{digest[:12]}.{part}.v{GRAPH_VERSION}.onnx"
 
@@ -66,19 +77,27 @@ def obtain_graph(config: MonetConfig, part: Part) -> bytes:
         GraphError: it has to be exported and `onnx` or `onnxscript` is not installed.
     """
     name = graph_name(config, part)
-    for folder in (SHIPPED_GRAPHS, cache_folder()):
+    for folder in (SHIPPED_GRAPHS, *cache_folders()):
         if (folder / name).is_file():
             return (folder / name).read_bytes()
     log.info("exporting the %s of this configuration to ONNX, once; it takes some ten seconds", part)
     graph = export_graph(config, part)
-    try:
-        with replacing(cache_folder() / name) as temporary:
-            temporary.write_bytes(graph)
-    except OSError as error:
-        log.warning(
-            "the exported graph can't be kept in %s (%s): the next start exports it again", cache_folder(), error
-        )
+    if keep(graph, [folder / name for folder in cache_folders()]) is None:
+        log.warning("the exported graph can't be kept: the next start exports it again")
     return graph
+
+
+def keep(content: bytes, paths: list[Path]) -> Path | None:
+    """Writes to the first path that can be written to, and returns it."""
+    for path in paths:
+        try:
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+        except OSError as error:
+            log.warning("%s can't be written: %s", path, error)
+        else:
+            return path
+    return None
 
 
 def export_graph(config: MonetConfig, part: Part) -> bytes:

@@ -2,7 +2,8 @@
 
     python -m monet_perception.backends.quantisation best.safetensors frames.npy
 
-writes `best.<model id>.int8.v<version>.onnx` beside the checkpoint, where `Decomposer(..., quantised=True)` finds it.
+writes `best.<model id>.int8.<structure>.encoder.v<version>.onnx` beside the checkpoint, where
+`Decomposer(..., quantised=True)` finds it.
 Making it needs the packages `onnx` and `onnxscript`; running it does not, so a robot only needs the file.
 """
 
@@ -25,13 +26,13 @@ from torch import Tensor, nn
 from monet_perception.backends.graphs import (
     NAMES,
     GraphError,
-    cache_folder,
+    cache_folders,
     check_export_packages,
     graph_name,
+    keep,
 )
 from monet_perception.backends.stages import FrameEncoder
 from monet_perception.checkpoint import CheckpointError, CheckpointInfo, build_network, read_tensors
-from monet_perception.files import replacing
 from monet_perception.networks import Monet
 from monet_perception.networks.segmentation import SegmentationAttention, TransposedConvolution
 from monet_perception.region import centre_square, resize
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 def quantised_paths(checkpoint: Path, info: CheckpointInfo) -> list[Path]:
     """Where a checkpoint's quantised encoder may be: beside it, or in the cache if that folder can't be written to."""
     name = f"{info.model_id}.int8.{graph_name(info.config, 'encoder')}"
-    return [checkpoint.with_name(f"{checkpoint.stem}.{name}"), cache_folder() / name]
+    return [checkpoint.with_name(f"{checkpoint.stem}.{name}"), *(folder / name for folder in cache_folders())]
 
 
 def obtain_quantised(checkpoint: Path, info: CheckpointInfo, weights: Mapping[str, Tensor]) -> bytes:
@@ -150,19 +151,6 @@ class SubPixel(nn.Module):
         return F.pixel_shuffle(torch.stack(parities, dim=2).flatten(1, 2), 2)
 
 
-def keep(content: bytes, paths: list[Path]) -> Path | None:
-    """Writes to the first path that can be written to, and returns it."""
-    for path in paths:
-        try:
-            with replacing(path) as temporary:
-                temporary.write_bytes(content)
-        except OSError as error:
-            log.warning("%s can't be written: %s", path, error)
-        else:
-            return path
-    return None
-
-
 def read_frames(path: Path, size: int) -> NDArray[np.uint8]:
     """Up to `CALIBRATION_FRAMES` frames, evenly spaced, of a .npy file, as the network sees them.
 
@@ -170,10 +158,17 @@ def read_frames(path: Path, size: int) -> NDArray[np.uint8]:
 
     Raises:
         ValueError: the file holds no frames.
+        OSError: it can't be read.
     """
-    frames = np.load(path, mmap_mode="r", allow_pickle=False)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise ValueError(f"{path}: {frames.dtype} {list(frames.shape)}; frames are uint8 [N, H, W, 3] in RGB")
+    expected = "frames are uint8 [N, H, W, 3] in RGB, in a .npy file"
+    try:
+        frames = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (EOFError, ValueError) as error:
+        raise ValueError(f"{path}: {error}; {expected}") from error
+    if not isinstance(frames, np.ndarray):  # np.load also opens archives
+        raise ValueError(f"{path} is an archive; {expected}")
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+        raise ValueError(f"{path}: {frames.dtype} {list(frames.shape)}; {expected}")
     chosen = np.unique(np.linspace(0, len(frames) - 1, CALIBRATION_FRAMES).astype(int))
     roi = centre_square(*frames.shape[1:3])
     return np.stack([resize(frames[index], roi, size) for index in chosen])
@@ -211,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m monet_perception.backends.quantisation",
         description="Makes the 8-bit encoder of a checkpoint, for fast inference on CPUs.",
-        epilog="example: python -m monet_perception.backends.quantisation best.safetensors runs/store/images.npy",
+        epilog="example: python -m monet_perception.backends.quantisation best.safetensors data/robot/images.npy",
     )
     parser.add_argument("checkpoint", type=Path, help="file of `python -m train.fit`")
     parser.add_argument(

@@ -9,6 +9,16 @@ from typing import Any, Literal
 
 ENCODER_STRIDE_OF_STEM = 2
 UPSAMPLING_STRIDE = 8
+WIDEST = 8192
+"""Most channels of a layer: a foreign file may ask for any number."""
+
+ATTENTION_FIELDS = {
+    "unet": ("attention", "image_size", "unet_channels"),  # not slots: it makes one mask a pass
+    "resnet": ("attention", "slots", "encoder", "decoder_channels", "skip_connections", "stem_pool"),
+}
+"""Fields of a MonetConfig that shape the weights of either attention network."""
+COMPONENT_FIELDS = ("image_size", "latent_size", "component_decoder")
+"""Those that shape the weights of the component VAE."""
 
 
 class ConfigError(ValueError):
@@ -110,8 +120,13 @@ class MonetConfig:
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number from {least} to {most}")
         for name, least, most in (("unet_channels", 2, 8), ("decoder_channels", 1, 4)):
             channels = getattr(self, name)
-            if not least <= len(channels) <= most or not all(isinstance(c, int) and c > 0 for c in channels):
-                raise ConfigError(f"{name} is {channels!r}; it must be {least} to {most} positive whole numbers")
+            if not least <= len(channels) <= most or not all(isinstance(c, int) and 0 < c <= WIDEST for c in channels):
+                raise ConfigError(
+                    f"{name} is {channels!r}; it must be {least} to {most} whole numbers from 1 to {WIDEST}"
+                )
+        for name in ("skip_connections", "stem_pool"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"{name} is {value!r}; it must be true or false")
         for name in ("sigma_background", "sigma_foreground"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0.0 < value <= 10.0:

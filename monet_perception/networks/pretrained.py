@@ -14,14 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from monet_perception.networks.config import ATTENTION_FIELDS, COMPONENT_FIELDS
 from monet_perception.networks.monet import Monet
 from monet_perception.networks.segmentation import SegmentationAttention
 
 ATTENTION = "attention."
-UNET_FIELDS = ("attention", "slots", "image_size", "unet_channels")
-RESNET_FIELDS = ("attention", "slots", "encoder", "decoder_channels", "skip_connections", "stem_pool")
-COMPONENT_FIELDS = ("image_size", "latent_size", "component_decoder")
-"""What of a MonetConfig shapes the weights of either attention network, and of the component VAE."""
 FOREIGN_TEXT = 200
 """Characters of torch's own text that are told of a file which doesn't describe its network."""
 
@@ -126,7 +123,7 @@ def _shaping_fields(part: Part, attention: str | None) -> tuple[str, ...]:
     """The fields of a MonetConfig that shape the weights of a part."""
     if part == "encoder":
         return ("encoder",)
-    own = UNET_FIELDS if attention == "unet" else RESNET_FIELDS
+    own = ATTENTION_FIELDS["unet" if attention == "unet" else "resnet"]
     return (*own, *(field for field in COMPONENT_FIELDS if field not in own)) if part == "network" else own
 
 

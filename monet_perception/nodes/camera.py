@@ -204,7 +204,7 @@ def main(args: list[str] | None = None) -> int:
         try:
             return _run(node, options, stop)
         except BagError as error:
-            print(f"camera: {options.clip}: {error}", file=sys.stderr)
+            print(f"camera: {error}", file=sys.stderr)
             return 1
         finally:
             node.destroy_node()
