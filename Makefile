@@ -32,7 +32,7 @@ msgs: $(STAMPS)/msgs ## Build and install the messages, monet_perception_msgs
 ##@ Work on it
 
 # A file's tests stay in one process, as they share nodes that are slow to start.
-test: $(STAMPS)/test ## Run the tests and print their coverage (ARGS="test/test_tracking.py -k lost")
+test: $(STAMPS)/test ## Run the tests and print their coverage (ARGS="test/test_tracking.py -k gap")
 	$(WITH_ROS) $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term $(ARGS)
 
 lint: $(STAMPS)/test ## Check style and types: ruff, mypy

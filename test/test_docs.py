@@ -221,6 +221,13 @@ FOREIGN = (
 )
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "Makefile"])
+def test_the_example_for_running_some_tests_selects_some(page: str):
+    example = re.search(r'ARGS="(test/\S+) -k (\w+)"', (ROOT / page).read_text())
+    assert example is not None
+    assert re.search(rf"^def test_\w*{example[2]}", (ROOT / example[1]).read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize(("where", "command"), COMMANDS)
 def test_what_a_command_that_is_not_run_names_exists(where, command):
     for pattern, check in CHECKS.items():
