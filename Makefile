@@ -1,4 +1,4 @@
-# Everything starts here: `make help`. No target needs anything but Python 3.12, a C++ compiler and PyPI.
+# Everything starts here: `make help`. README.md, "Two commands", says what the system has to have.
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:

@@ -221,6 +221,13 @@ FOREIGN = (
 )
 
 
+def test_readme_names_the_libraries_that_ci_installs():
+    installed = re.findall(r"^    \[([\w.+-]+)\]=", (ROOT / ".ci/run").read_text(), re.MULTILINE)
+    readme = (ROOT / "README.md").read_text().split("## On a robot")[0]
+    assert len(installed) > 5
+    assert [name for name in installed if name not in {"g++", "make"} and name not in readme] == []
+
+
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "Makefile"])
 def test_the_example_for_running_some_tests_selects_some(page: str):
     example = re.search(r'ARGS="(test/\S+) -k (\w+)"', (ROOT / page).read_text())
