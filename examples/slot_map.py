@@ -208,7 +208,7 @@ class _Listener:
         self._joiner = FrameJoiner()
         self._intrinsics: Intrinsics | None = None
         self._came: set[str] = set()
-        self._depth_fault = ""
+        self._faults: dict[str, str] = {}  # by topic, of its last message that can't be used
         node.create_subscription(SlotArray, topics.slots, self._on_slots, QoSProfile(depth=5))
         # Best effort takes both kinds of publishers, a reliable subscription only reliable ones.
         node.create_subscription(PoseStamped, topics.pose, self._on_pose, qos_profile_sensor_data)
@@ -218,7 +218,12 @@ class _Listener:
 
     def _on_pose(self, message: Any) -> None:
         self._came.add(self._topics.pose)
-        self._joiner.add_pose(stamp_nanoseconds(message.header), pose_matrix(message.pose))
+        try:
+            pose = pose_matrix(message.pose)
+        except ValueError as error:  # as SLAM sends before it knows
+            self._faults[self._topics.pose] = str(error)
+            return
+        self._joiner.add_pose(stamp_nanoseconds(message.header), pose)
         self._fuse_complete()
 
     def _on_depth(self, message: Any) -> None:
@@ -229,7 +234,10 @@ class _Listener:
     def _on_info(self, message: Any) -> None:
         if message.k[0] > 0:  # zero: a camera that isn't calibrated
             self._came.add(self._topics.camera_info)
-            self._intrinsics = camera_intrinsics(message, rectified=self._rectified)
+            try:
+                self._intrinsics = camera_intrinsics(message, rectified=self._rectified)
+            except ValueError as error:
+                self._faults[self._topics.camera_info] = str(error)
 
     def _on_objects(self, message: Any) -> None:
         self._survey.objects.update(true_objects(message))
@@ -262,7 +270,7 @@ class _Listener:
         try:
             return None if message is None else to_metres(message)
         except MessageError as error:
-            self._depth_fault = str(error)
+            self._faults[self._topics.depth] = str(error)
             return None
 
     def explain_silence(self) -> None:
@@ -273,8 +281,8 @@ class _Listener:
         for topic in (self._topics.depth, self._topics.camera_info):
             if topic not in self._came:
                 print(f"nothing came on {topic}: landmarks that are no longer seen stayed", file=sys.stderr)
-        if self._depth_fault:
-            print(f"{self._topics.depth} can't be used: {self._depth_fault}", file=sys.stderr)
+        for topic, fault in self._faults.items():
+            print(f"a message on {topic} can't be used: {fault}", file=sys.stderr)
         if self._joiner.unplaced:
             print(f"left out {self._joiner.unplaced} frames without poses near their stamps", file=sys.stderr)
 

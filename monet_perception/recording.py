@@ -283,11 +283,17 @@ def _frame(
 
 
 def pose_matrix(pose: Any) -> NDArray[np.float64]:
-    """[4, 4] from a geometry_msgs/Pose."""
+    """[4, 4] from a geometry_msgs/Pose.
+
+    Raises:
+        ValueError: its quaternion is zero, or its numbers aren't finite.
+    """
     matrix = np.eye(4)
     q, p = pose.orientation, pose.position
     matrix[:3, :3] = Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix()
     matrix[:3, 3] = p.x, p.y, p.z
+    if not np.isfinite(matrix).all():
+        raise ValueError("the numbers of the pose aren't finite")
     return matrix
 
 

@@ -588,7 +588,7 @@ def test_landmarks_from_topics(tmp_path):
     metres[:, 80:] = 1.0
     depth = Image(height=96, width=128, step=512, encoding="32FC1", data=metres.tobytes())
     pose = PoseStamped()
-    pose.pose.position.x = 1.0
+    pose.pose.position.x, pose.pose.orientation.w = 1.0, 0.0  # no rotation, at first
     truth = Marker(id=4)
     truth.pose.position.x, truth.pose.position.z = 1.0, 2.05
 
@@ -624,6 +624,7 @@ def test_landmarks_from_topics(tmp_path):
                 if sent == 20:
                     slots.slots = slots.slots[:-2]
                 sent += 1
+                pose.pose.orientation.w = float(sent > 3)
             time.sleep(0.1)
         process.send_signal(2)  # Ctrl-C
         output, errors = process.communicate(timeout=60)
@@ -635,4 +636,5 @@ def test_landmarks_from_topics(tmp_path):
     assert "found 1 of 1 true objects" in output  # the slot that fills the image is background, and so is the strip
     assert "1 landmarks without object" in output  # what is behind the wall may still be there
     assert re.search(r" 12 +-$", output, re.M)
+    assert "a message on /camera/pose can't be used: Found zero norm quaternions" in errors
     assert png.exists()
