@@ -68,14 +68,15 @@ def count(preset: str, slots: int, image_size: int) -> Profile:
     with torch.device("meta"):
         monet = Monet(config, initialisation=None).train()
         images = torch.zeros(2, 3, image_size, image_size)  # batch norm in training wants more than one value
-        masks = torch.zeros(2, slots, image_size, image_size)
-        latents = torch.zeros(2, slots, config.latent_size)
+        # Masks and latents come from a network, and gradients go back to it.
+        masks = torch.zeros(2, slots, image_size, image_size, requires_grad=True)
+        latents = torch.zeros(2, slots, config.latent_size, requires_grad=True)
     attention = _flop(lambda: monet.attention(images).sum())
     component = [
         a + b
         for a, b in zip(
             _flop(lambda: monet.component.encode(images, masks)[0].sum()),
-            _flop(lambda: torch.stack([t.sum() for t in monet.decode(latents.requires_grad_())]).sum()),
+            _flop(lambda: torch.stack([t.sum() for t in monet.decode(latents)]).sum()),
             strict=True,
         )
     ]
