@@ -12,6 +12,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PythonExpression
 from launch_ros.actions import Node
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 CONFIG = Path(get_package_share_directory("monet_perception")) / "config"
 PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
@@ -116,18 +117,22 @@ def decompose(value: dict[str, str]) -> Node:
     )
 
 
-def viewers(value: dict[str, str]) -> list[Node]:
-    """Windows, as far as they are asked for."""
-    scene = "/".join(["", *value["namespace"].strip("/").split("/"), "scene"]).replace("//", "/")
+def viewers(value: dict[str, str], pushed: str) -> list[Node]:
+    """Windows, as far as they are asked for; `pushed` is the namespace around the launch file."""
     nodes = []
     if value["overlay"] == "true":
-        nodes.append(Node(package="rqt_image_view", executable="rqt_image_view", arguments=[f"{scene}/overlay"]))
+        # Its argument is no topic that ROS would resolve, but looked up in the list of topics.
+        namespace = make_namespace_absolute(prefix_namespace(pushed, value["namespace"]) or "/")
+        topic = f"{namespace.rstrip('/')}/scene/overlay"
+        nodes.append(Node(package="rqt_image_view", executable="rqt_image_view", arguments=[topic]))
     if value["rviz"] == "true":
-        moved = [("/camera/image", value["image"]), *((f"/scene/{name}", f"{scene}/{name}") for name in OUTPUTS)]
+        # Relative, like the node's own topics.
+        moved = [("/camera/image", value["image"]), *((f"/scene/{name}", f"scene/{name}") for name in OUTPUTS)]
         nodes.append(
             Node(
                 package="rviz2",
                 executable="rviz2",
+                namespace=value["namespace"],
                 arguments=["-d", str(CONFIG / "decompose.rviz"), "-f", value["fixed_frame"]],
                 remappings=moved,
             )
@@ -138,7 +143,7 @@ def viewers(value: dict[str, str]) -> list[Node]:
 def start(context: LaunchContext) -> list[Node]:
     """All nodes, now that the arguments have values."""
     value = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
-    return [decompose(value), *viewers(value)]
+    return [decompose(value), *viewers(value, context.launch_configurations.get("ros_namespace", ""))]
 
 
 def generate_launch_description() -> LaunchDescription:

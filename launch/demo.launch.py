@@ -35,10 +35,11 @@ ARGUMENTS = [
 
 
 def camera(context: LaunchContext) -> list[Node]:
-    """The camera, which begins when `decompose` listens, and rviz where it is shown."""
+    """The camera, which begins when `decompose` listens, and rviz where it is shown and shows these images."""
     clip = LaunchConfiguration("clip").perform(context)
     loop = LaunchConfiguration("loop").perform(context) == "true"
-    listeners = 2 if LaunchConfiguration("rviz").perform(context) == "true" else 1
+    raw = context.launch_configurations.get("transport") != "compressed"  # rviz's display takes raw images only
+    listeners = 2 if raw and LaunchConfiguration("rviz").perform(context) == "true" else 1
     arguments = ["--wait-for", str(listeners), *(["--clip", clip] if clip else []), *(["--loop"] if loop else [])]
     return [Node(package="monet_perception", executable="camera", arguments=arguments, output="screen")]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -98,6 +100,35 @@ def test_the_demo_ends_by_itself_with_a_video_a_picture_and_a_summary(clip, tmp_
     assert cv2.imread(str(tmp_path / "out/overlay.png")).shape == (360, 3 * 360 + 12, 3)
     # Depth and camera_info found their way: slots have a place in 3D.
     assert re.search(r"[+-]\d\.\d\d [+-]\d\.\d\d \+\d\.\d\d", run.stdout)
+
+
+def test_a_second_ctrl_c_leaves_no_process_behind(clip, tmp_path):
+    """Their sessions are their own, so nothing else would end them."""
+    command = [sys.executable, "-m", "monet_perception.nodes.demo", "--clip", str(clip), "--loop"]
+    run = subprocess.Popen([*command, "--output", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (children := _children(run.pid, 3)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert children
+    for _ in range(2):
+        run.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    run.communicate(timeout=60)
+    assert run.returncode == 1, "not by what the interruption raised"
+    while (left := [child for child in children if _runs(child)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def _children(parent: int, count: int) -> list[int]:
+    """Process ids of a demo's children, once there are as many."""
+    found = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return found if len(found) == count else []
+
+
+def _runs(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_clip_of_compressed_images_is_answered_too(tmp_path):

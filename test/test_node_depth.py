@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lifecycle_msgs.msg import Transition
 from node_process import LOSSLESS, Robot, running
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from test_node_parts import THRESHOLDS, situation
@@ -128,6 +129,18 @@ def test_the_camera_info_nearest_in_time_is_taken():
         matcher.add_depth(Image(header=header(stamp)))
         taken[stamp] = milliseconds(matcher.match(header(stamp))[1])
     assert taken == {100: 10, 900: 1000}
+
+
+def test_why_depth_is_refused_is_told_also_where_some_came_before():
+    matcher = DepthMatcher(patience=0.0)
+    matcher.add_info(CameraInfo())
+    matcher.add_depth(Image(header=header(10)))
+    matcher.refuse_depth("format is RVL")
+    with pytest.raises(NoDepthError, match="no depth image has come that can be used: format is RVL"):
+        matcher.match(header(500))
+    matcher.add_depth(Image(header=header(600)))
+    with pytest.raises(NoDepthError, match="100 ms before the image"):
+        matcher.match(header(700))
 
 
 def test_a_bag_that_starts_again_finds_its_depth():
@@ -293,6 +306,11 @@ def test_true_and_false_of_a_command_line_are_taken_as_the_words(given, kept):
         node = rclpy.create_node("words", context=context)
         parameters = Parameters(node, SPECS, lambda: False, print)
         assert (parameters["rectified"], parameters.faults) == (kept, {})
+        for value, word in ((True, "true"), ("auto", "auto"), (False, "false")):  # as `ros2 param set` sends them
+            (set_,) = node.set_parameters([Parameter("rectified", value=value)])
+            assert set_.successful, set_.reason
+            assert parameters["rectified"] == word
+        assert not node.set_parameters([Parameter("rectified", value=3)])[0].successful
         node.destroy_node()
     finally:
         rclpy.shutdown(context=context)

@@ -134,9 +134,8 @@ def test_the_network_comes_back_after_a_device_error(tmp_path):
         network.info()
 
 
-def test_a_call_that_hangs_keeps_nobody_waiting_for_ever(monkeypatch):
-    """Neither whoever gives the network back, as a node does that ends, nor whoever wants it again."""
-    monkeypatch.setattr("monet_perception.nodes.network.PATIENCE", 0.1)
+def test_a_call_that_hangs_keeps_nobody_waiting_for_ever():
+    """Neither whoever gives the network back, as a node does that ends, nor whoever asks for something else of it."""
     hanging, goes_on = threading.Event(), threading.Event()
 
     class HangingDecomposer(Decomposer):
@@ -145,12 +144,15 @@ def test_a_call_that_hangs_keeps_nobody_waiting_for_ever(monkeypatch):
             goes_on.wait(60)
             return super().__call__(frames, reconstruct=reconstruct)
 
-    network = Network(lambda: HangingDecomposer(device="cpu", threads=1))
+    network = Network(lambda: HangingDecomposer(device="cpu", threads=1), patience=0.1)
     decomposer = network.acquire()
     frame = np.zeros((64, 64, 3), np.uint8)
     call = threading.Thread(target=lambda: network.decompose(frame, reconstruct=False), daemon=True)
     call.start()
     assert hanging.wait(30)
+    for asked in (network.info, lambda: network.decode(np.zeros((1, 16), np.float32))):
+        with pytest.raises(NetworkError, match="hangs"):
+            asked()
     network.release()
     assert "hangs" in network.fault
     with pytest.raises(NetworkError, match="hangs"):
@@ -161,17 +163,6 @@ def test_a_call_that_hangs_keeps_nobody_waiting_for_ever(monkeypatch):
         decomposer(frame)
     assert network.acquire() is not decomposer
     network.release()
-
-
-def test_many_latents_are_decoded_as_few_are():
-    network = Network(lambda: Decomposer(device="cpu", threads=1))
-    latents = np.random.default_rng(0).normal(size=(37, network.acquire().config.latent_size)).astype(np.float32)
-    reconstructions, mask_logits = network.decode(latents)
-    for place in (0, 15, 16, 36):
-        alone = network.decode(latents[place : place + 1])
-        np.testing.assert_allclose(reconstructions[place], alone[0][0], atol=1e-5)
-        np.testing.assert_allclose(mask_logits[place], alone[1][0], atol=1e-4)
-    assert len(reconstructions) == len(mask_logits) == 37
 
 
 def test_a_device_that_stays_away_is_asked_less_and_less():
@@ -384,6 +375,21 @@ def test_images_found_elsewhere_come_with_the_options_that_bring_them(nodes, pub
     others = set(published) == {inputs.topic} and not inputs.publishers()
     assert bool(inputs.of_other_types()) == others
     decompose.destroy_node()
+
+
+def test_depth_in_the_other_form_is_found_where_somebody_publishes_it(nodes):
+    camera, node = nodes
+    inputs = Inputs(node, "raw", "raw", print, print, print, print)
+    looked_at = camera.create_subscription(CompressedImage, "depth/compressedDepth", print, 1)
+    end = time.monotonic() + 20
+    while not node.count_subscribers("/depth/compressedDepth") and time.monotonic() < end:
+        time.sleep(0.05)
+    assert inputs.depth_elsewhere() is None, "somebody looks for it as well"
+    camera.destroy_subscription(looked_at)
+    camera.create_publisher(CompressedImage, "depth/compressedDepth", 1)
+    while (found := inputs.depth_elsewhere()) is None and time.monotonic() < end:
+        time.sleep(0.05)
+    assert found == Source("/depth/compressedDepth", "compressedDepth", "-p depth_transport:=compressedDepth")
 
 
 def profile_of(node: Node, topic: str) -> QoSProfile | None:

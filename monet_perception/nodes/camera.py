@@ -143,9 +143,10 @@ def _move_stamps(message: Any, shift: int) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="camera",
+        prog="monet-camera",
         description="Plays a recorded clip as a camera: image, depth, camera_info and what else it holds.",
-        epilog="examples:\n  camera\n  camera --loop\n  camera --clip run.mcap --ros-args -r /camera/image:=/left",
+        epilog="examples:\n  monet-camera\n  monet-camera --loop\n"
+        "  monet-camera --clip run.mcap --ros-args -r /camera/image:=/left",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--clip", type=Path, default=DEMO_CLIP, help="MCAP file or ROS 2 bag (the shipped clip)")
@@ -166,6 +167,8 @@ def _parser() -> argparse.ArgumentParser:
 def _wait_for_viewers(node: CameraNode, executor: SingleThreadedExecutor, stop: threading.Event, options: Any) -> bool:
     """Whether as many subscribe as were asked for, in time."""
     give_up = time.monotonic() + options.patience
+    if options.wait_for:
+        node.get_logger().info(f"waiting until {options.wait_for} nodes subscribe to the images")
     while node.viewers() < options.wait_for and not stop.is_set():
         if time.monotonic() > give_up:
             print(f"camera: only {node.viewers()} of {options.wait_for} nodes subscribed", file=sys.stderr)

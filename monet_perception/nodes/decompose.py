@@ -28,7 +28,7 @@ from monet_perception.nodes.calibration import to_intrinsics
 from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
-from monet_perception.nodes.outputs import IN_3D, Outputs, Style
+from monet_perception.nodes.outputs import IN_3D, TOPICS, Outputs, Style
 from monet_perception.nodes.parameters import Parameters
 from monet_perception.nodes.pipeline import DecomposedFrame, Pipeline
 from monet_perception.nodes.process import LOG_EVERY, NOT_CONFIGURED, ros, spin, steady_timer
@@ -278,6 +278,7 @@ class DecomposeNode(LifecycleNode):
         else:
             inputs.unsubscribe()
             self._depth.clear_depth()
+            self._assessment = None
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._statistics.count("received")
@@ -342,6 +343,12 @@ class DecomposeNode(LifecycleNode):
         """Assesses one frame for each report, after it was answered."""
         with contextlib.suppress(NetworkError):  # the frame is answered; the next one will tell of the error
             self._assessment, self._assessed = pipeline.assess(frame), time.monotonic()
+
+    def _recent_assessment(self) -> Assessment | None:
+        """That of the last report's time, and none of a scene that a silent camera saw long ago."""
+        settings = self._settings
+        oldest = time.monotonic() - max(settings["camera_timeout"], 2 * settings["diagnostics_period"])
+        return self._assessment if self._assessed > oldest else None
 
     @property
     def _rectified(self) -> bool:
@@ -440,20 +447,26 @@ class DecomposeNode(LifecycleNode):
             network_fault=self._configuration_fault or (network.fault if network is not None else ""),
             recoveries=network.recoveries if network is not None else 0,
             network=network.description() if network is not None else {},
-            assessment=self._assessment,
+            assessment=self._recent_assessment(),
         )
 
 
 def _help() -> str:
     rows = []
     for spec in SPECS:
-        choices = f" [{', '.join(spec.choices)}]" if spec.choices else ""
-        rows.append(f"  {spec.name}:={spec.default!r}{choices}\n      {spec.description}")
+        values = f" [{', '.join(spec.choices)}]" if spec.choices else ""
+        if spec.least is not None and spec.most is not None:
+            values = f" [{spec.least:g} to {spec.most:g}]"
+        rows.append(f"  {spec.name}:={spec.default!r}{values}\n      {spec.description}")
+    outputs = ", ".join(f"scene/{name}" for name in TOPICS)
     return (
-        "examples:\n"
-        "  decompose --ros-args -r image:=/camera/image_raw\n"
-        "  decompose --ros-args -r image:=/camera/image_raw -p transport:=compressed -p device:=cuda\n"
-        "  decompose --ros-args -r __ns:=/left -r image:=/left/image -p checkpoint:=/models/office.safetensors\n\n"
+        "examples (with a ROS installation, `ros2 run monet_perception decompose` in place of the command):\n"
+        "  monet-decompose --ros-args -r image:=/camera/image_raw\n"
+        "  monet-decompose --ros-args -r image:=/camera/image_raw -p transport:=compressed -p device:=cuda\n"
+        "  monet-decompose --ros-args -r image:=/cam/color/image_raw \\\n"
+        "      -r depth:=/cam/aligned_depth_to_color/image_raw -r camera_info:=/cam/color/camera_info\n\n"
+        "takes images from `image`; for 3D also `depth` and `camera_info`. All three are names to remap (-r).\n"
+        f"publishes {outputs} and /diagnostics.\n\n"
         "parameters (-p NAME:=VALUE):\n" + "\n".join(rows)
     )
 
@@ -462,7 +475,7 @@ def main(args: list[str] | None = None) -> None:
     """Runs the node until it is told to stop."""
     arguments = sys.argv if args is None else args
     parser = argparse.ArgumentParser(
-        prog="decompose",
+        prog="monet-decompose",
         description="Decomposes camera images into slots and publishes them on scene/slots.",
         epilog=_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,

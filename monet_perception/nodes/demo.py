@@ -62,7 +62,14 @@ class Demo:
             self._wait(camera, others=(decompose, viewer))
         except KeyboardInterrupt:
             pass
-        return self._finish()
+        try:
+            return self._finish()
+        except KeyboardInterrupt:  # a second time: at once
+            return 1
+        finally:
+            for process in self._running:
+                if process.poll() is None:
+                    process.kill()
 
     def _ros_arguments(self) -> list[str]:
         options = self._options
@@ -118,7 +125,7 @@ class Demo:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="demo",
+        prog="monet-demo",
         description="Decomposes a recorded clip in three real ROS nodes and writes a video and a picture of it.",
         epilog="examples:\n  make demo\n  monet-demo --loop --show\n  monet-demo --checkpoint runs/a/best.safetensors",
         formatter_class=argparse.RawDescriptionHelpFormatter,

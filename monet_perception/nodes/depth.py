@@ -52,6 +52,7 @@ class DepthMatcher:
             if self._depths and stamp_nanoseconds(message.header) < stamp_nanoseconds(self._depths[-1].header):
                 self._depths.clear()
             self._depths.append(message)
+            self._unusable_depth = ""
             self._arrived = time.monotonic()
             stamp, nearest = self._expected, self._nearest
             if stamp is not None and (nearest is None or _apart(message, stamp) < _apart(nearest, stamp)):
@@ -62,6 +63,7 @@ class DepthMatcher:
         """Keeps a camera_info."""
         with self._change:
             self._infos.append(message)
+            self._unusable_info = ""
 
     def refuse_depth(self, reason: str) -> None:
         """Notes why a depth image that came can't be used: the answer where nothing better comes."""
@@ -115,9 +117,10 @@ class DepthMatcher:
             self._change.wait_for(lambda: not self._under_way(stamp), timeout=self.patience)
             depth, info = self._nearest, _nearest(self._infos, stamp)
             self._expected = self._nearest = None
-            if depth is None:
+            far = depth is None or _apart(depth, stamp) > self.tolerance * NANOSECONDS
+            if depth is None or (far and self._unusable_depth):
                 raise NoDepthError(_none_came("depth image", self._unusable_depth))
-            if _apart(depth, stamp) > self.tolerance * NANOSECONDS:
+            if far:
                 raise NoDepthError(self._too_far(depth, stamp))
             if info is None:
                 raise NoDepthError(_none_came("camera_info", self._unusable_info))

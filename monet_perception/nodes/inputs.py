@@ -69,23 +69,32 @@ class Inputs:
     ) -> None:
         self._node = node
         self._transport, self._depth_transport = transport, depth_transport
-        # The full name, because a remapping of `image` doesn't reach `image/compressed`.
-        self.topic = node.resolve_topic_name("image") + _SUFFIXES[transport]
-        self.depth_topic = node.resolve_topic_name("depth") + _SUFFIXES[depth_transport]
         self._images = BestAvailableSubscription(
-            node, _KINDS[transport], self.topic, on_image, NEWEST, lambda messages: lost("lost", messages)
+            node,
+            _KINDS[transport],
+            self._name("image", transport),
+            on_image,
+            NEWEST,
+            lambda messages: lost("lost", messages),
         )
         self._depth = BestAvailableSubscription(
             node,
             _KINDS[depth_transport],
-            self.depth_topic,
+            self._name("depth", depth_transport),
             on_depth,
             LAST_FEW,
             lambda messages: lost("lost_depth", messages),
         )
+        self.topic, self.depth_topic = self._images.topic, self._depth.topic
         self._camera_info = BestAvailableSubscription(node, CameraInfo, "camera_info", on_info, LATCHED)
         self._camera_info.open()
         self._subscribed = False
+
+    def _name(self, topic: str, transport: str) -> str:
+        """Of a topic in a form; the full name for a packed one, because a remapping of `image` doesn't reach
+        `image/compressed`."""
+        suffix = _SUFFIXES[transport]
+        return self._node.resolve_topic_name(topic) + suffix if suffix else topic
 
     @property
     def subscribed(self) -> bool:
@@ -131,14 +140,13 @@ class Inputs:
         return ", ".join(f"{_node_name(offer)} (of type {offer.topic_type})" for offer in others)
 
     def depth_elsewhere(self) -> Source | None:
-        """The same depth images in the other form, if there only."""
-        offered = dict(self._node.get_topic_names_and_types())
-        image = self._node.resolve_topic_name("depth")
-        for transport in DEPTH_TRANSPORTS:
-            topic = image + _SUFFIXES[transport]
-            if transport != self._depth_transport and _type_name(transport) in offered.get(topic, ()):
-                return Source(topic, transport, f"-p depth_transport:={transport}")
-        return None
+        """The depth images that somebody publishes in the other form."""
+        (transport,) = set(DEPTH_TRANSPORTS) - {self._depth_transport}
+        topic = self._node.resolve_topic_name("depth") + _SUFFIXES[transport]
+        offers = self._node.get_publishers_info_by_topic(topic)
+        if not any(offer.topic_type == _type_name(transport) for offer in offers):
+            return None
+        return Source(topic, transport, f"-p depth_transport:={transport}")
 
     def elsewhere(self) -> list[Source]:
         """Images that the node would get with other options, the likeliest first."""

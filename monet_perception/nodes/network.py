@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import methodcaller
 from typing import Any
@@ -20,11 +21,7 @@ from monet_perception.decomposition import Decomposition
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 """Seconds between two attempts to bring a failing network up again; doubled after each."""
-PATIENCE = 5.0
-"""Seconds that a call under way may take when the Decomposer is wanted or given back; after that it hangs."""
 HANGING = "the network hangs in a call: start the node again"
-DECODED_AT_ONCE = 16
-"""Latent vectors: 1,024 at once take half a gigabyte, which ONNX Runtime keeps, and half as long again."""
 
 
 class NetworkError(RuntimeError):
@@ -37,11 +34,13 @@ class Network:
 
     Attributes:
         make: builds and warms up the Decomposer.
+        patience: seconds that a call under way may take when another comes; after that it hangs.
         recoveries: how often it was built again after an error.
         fault: why there is no network now; empty if there is one, or none is wanted.
     """
 
     make: Callable[[], Decomposer]
+    patience: float = 5.0
     recoveries: int = field(default=0, init=False)
     fault: str = field(default="", init=False)
     _decomposer: Decomposer | None = field(default=None, init=False, repr=False)
@@ -57,57 +56,49 @@ class Network:
             NetworkError: a call hangs.
             CheckpointError, DeviceError, ValueError: as the Decomposer does.
         """
-        if not self._lock.acquire(timeout=PATIENCE):
-            raise NetworkError(HANGING)
-        try:
+        with self._held():
             if self._decomposer is None:
                 self._decomposer = self.make()
             self._wanted = True
             self.fault = ""
             self._pause, self._not_before = FIRST_PAUSE, 0.0
             return self._decomposer
-        finally:
-            self._lock.release()
 
     def release(self) -> None:
         """Gives the Decomposer and its device memory back; a call that hangs keeps them until it returns."""
         self._wanted = False
-        if not self._lock.acquire(timeout=PATIENCE):
-            self.fault = HANGING
-            return
         try:
-            self.fault = ""
-            self._discard()
-        finally:
-            self._lock.release()
+            with self._held():
+                self.fault = ""
+                self._discard()
+        except NetworkError as error:
+            self.fault = str(error)
 
     def decompose(self, frame: NDArray[np.uint8], *, reconstruct: bool) -> Decomposition:
         """`Decomposer.__call__`.
 
         Raises:
-            NetworkError: the device failed; the network is brought up again by a later call.
+            NetworkError: the device failed, and the network is brought up again by a later call; or a call hangs.
         """
         return self._use(lambda decomposer: decomposer(frame, reconstruct=reconstruct))
 
     def decode(self, latents: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """`Decomposer.decode`, a few latents at a time, so that frames go in between and memory stays what it is.
+        """`Decomposer.decode`.
 
         Raises:
-            NetworkError: the node isn't active, or the device failed.
+            NetworkError: the node isn't active, the device failed, or a call hangs.
             ValueError: latents of another size.
         """
-        parts = [latents[start : start + DECODED_AT_ONCE] for start in range(0, len(latents), DECODED_AT_ONCE)]
-        decoded = [self._use(methodcaller("decode", part)) for part in parts]
-        reconstructions, mask_logits = zip(*decoded, strict=True)
-        return np.concatenate(reconstructions), np.concatenate(mask_logits)
+        decoded: tuple[NDArray[np.float32], NDArray[np.float32]] = self._use(methodcaller("decode", latents))
+        return decoded
 
     def info(self) -> CheckpointInfo:
         """The checkpoint that is loaded, or loaded again after an error.
 
         Raises:
-            NetworkError: the node isn't active, or the network can't be loaded now.
+            NetworkError: the node isn't active, the network can't be loaded now, or a call hangs.
         """
-        with self._lock:
+        with self._held():
             return self._ready().info
 
     def description(self) -> dict[str, str]:
@@ -127,8 +118,18 @@ class Network:
             found["memory of the device (MB)"] = f"{torch.cuda.memory_allocated(decomposer.device) / 1e6:.0f}"
         return found
 
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """The lock, which a call that hangs keeps for ever."""
+        if not self._lock.acquire(timeout=self.patience):
+            raise NetworkError(HANGING)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def _use(self, call: Callable[[Decomposer], Any]) -> Any:
-        with self._lock:
+        with self._held():
             decomposer = self._ready()
             try:
                 result = call(decomposer)

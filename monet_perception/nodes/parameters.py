@@ -42,10 +42,20 @@ class Spec:
     choices: Sequence[str] = ()
     check: Callable[[Any], str | None] = field(default=lambda value: None)
 
+    def plain(self, value: Any) -> Any:
+        """A value as it is meant: `min_area:=0` on a command line is a whole number, and `rectified:=true` no text."""
+        if isinstance(self.default, float) and type(value) is int:
+            return float(value)
+        if isinstance(self.default, str) and type(value) is bool:
+            return str(value).lower()
+        return value
+
     def descriptor(self) -> ParameterDescriptor:
         """What `ros2 param describe` shows."""
         when = "May change while running." if self.running else "Read by configure; clean up first to change it."
-        message = ParameterDescriptor(name=self.name, description=f"{self.description} {when}")
+        # ROS's tools read `true` as a truth value, also where it is one of several words.
+        words = "true" in self.choices
+        message = ParameterDescriptor(name=self.name, description=f"{self.description} {when}", dynamic_typing=words)
         if self.choices:
             message.additional_constraints = f"one of: {', '.join(self.choices)}"
         if self.least is None or self.most is None:
@@ -58,6 +68,8 @@ class Spec:
 
     def fault(self, value: Any) -> str | None:
         """What is wrong with a value, None if nothing."""
+        if self.choices:
+            value = self.plain(value)
         if type(value) is not type(self.default):
             return f"{self.name} must be {_KINDS[type(self.default)]}, is {value!r}"
         if self.choices and value not in self.choices:
@@ -95,7 +107,7 @@ class Parameters:
         node.add_post_set_parameters_callback(self._update)
 
     def __getitem__(self, name: str) -> Any:
-        return self._node.get_parameter(name).value
+        return self._specs[name].plain(self._node.get_parameter(name).value)
 
     def warn_of_unknown_qos(self) -> None:
         """Warns of QoS overrides that fit no topic; to be called when the node has declared those of its topics."""
@@ -103,12 +115,7 @@ class Parameters:
 
     def _declare(self, spec: Spec) -> None:
         given = self._node._parameter_overrides.get(spec.name)
-        value = given.value if given is not None else spec.default
-        # `min_area:=0` on a command line is a whole number, `rectified:=true` no text.
-        if isinstance(spec.default, float) and type(value) is int:
-            value = float(value)
-        elif isinstance(spec.default, str) and type(value) is bool:
-            value = str(value).lower()
+        value = spec.plain(given.value) if given is not None else spec.default
         if given is not None and value is not given.value:
             self._node._parameter_overrides[spec.name] = Parameter(spec.name, value=value)
         if fault := spec.fault(value):
@@ -135,7 +142,7 @@ class Parameters:
             spec = self._specs.get(parameter.name)
             if spec is None:
                 continue
-            if self._configured() and not spec.running and parameter.value != self[parameter.name]:
+            if self._configured() and not spec.running and spec.plain(parameter.value) != self[parameter.name]:
                 reason = f"{spec.name} is read by configure: clean the node up, set it, configure again"
                 return SetParametersResult(successful=False, reason=reason)
             if fault := spec.fault(parameter.value):

@@ -92,7 +92,7 @@ class BestAvailableSubscription:
     ) -> None:
         self._node = node
         self._kind = kind
-        self._topic = topic  # not the full name, which other remappings may fit
+        self._topic = topic  # as given: other remappings may fit the full name
         self._callback = callback
         self._lost = lost
         self._profile = _override(Subscription, node, topic, profile, _OF_SUBSCRIPTIONS)
@@ -113,7 +113,7 @@ class BestAvailableSubscription:
 
     def open(self) -> None:
         """Begins to take messages."""
-        self._make(self._best())
+        self._make(self._best(self._offers()))
         self._checking = steady_timer(self._node, CHECK_EVERY, self._check)
 
     def close(self) -> None:
@@ -126,11 +126,11 @@ class BestAvailableSubscription:
 
     def _check(self) -> None:
         """Subscribes anew where publishers offer something else than before."""
-        offers = [offer.qos_profile for offer in self._node.get_publishers_info_by_topic(self._topic)]
+        offers = self._offers()
         if not offers:
             self._fault = ""
             return  # those that come next are most likely those that went
-        best = self._best()
+        best = self._best(offers)
         if self._subscription is None or any(getattr(self._profile, name) != value for name, value in best.items()):
             self._destroy()
             self._make(best)
@@ -143,8 +143,10 @@ class BestAvailableSubscription:
         elif not self._fault:
             self._fault = self._incompatible(errors[0].strip())
 
-    def _best(self) -> dict[str, Any]:
-        offers = [offer.qos_profile for offer in self._node.get_publishers_info_by_topic(self._topic)]
+    def _offers(self) -> list[QoSProfile]:
+        return [offer.qos_profile for offer in self._node.get_publishers_info_by_topic(self._topic)]
+
+    def _best(self, offers: list[QoSProfile]) -> dict[str, Any]:
         return {
             name: best if all(getattr(offer, name) == best for offer in offers) else least
             for name, (best, least) in _BEST_AND_LEAST.items()

@@ -23,8 +23,9 @@ from monet_perception.region import Region
 from monet_perception.slots import background_slots, mask_area
 
 MASK_ENCODINGS = "mono8", "32FC1"
-MAX_DECODED = 1024
-"""Latent vectors that one request may hold."""
+MAX_DECODED = 64
+"""Latent vectors that one request may hold: as many as a network may have slots. The node answers nothing else
+meanwhile."""
 
 
 def slot_array(

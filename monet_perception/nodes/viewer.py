@@ -186,9 +186,10 @@ def _watch(node: ViewerNode, console: Console, stop: threading.Event) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="viewer",
+        prog="monet-viewer",
         description="Shows the slots on scene/slots as a live table and writes them as pictures. Ends with Ctrl-C.",
-        epilog="examples:\n  viewer --ros-args -r image:=/camera/image_raw\n  viewer --output /tmp/slots --gif",
+        epilog="examples:\n  monet-viewer --ros-args -r image:=/camera/image_raw\n"
+        "  monet-viewer --output /tmp/slots --gif",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", type=Path, help="folder for overlay.mp4 and overlay.png (none is written)")
