@@ -1,7 +1,12 @@
 """train.profile: the thesis's numbers counted, and a whole report."""
 
 import json
+import math
+import multiprocessing
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,6 +93,11 @@ def test_the_benchmark_draws_and_judges_both_precisions() -> None:
     assert missed(measured) == []
     table = attention_markdown(measured, "a machine", 8).splitlines()
     assert [row.split("|")[6].strip() for row in table[4:]] == ["0.10"] * 4
+    measured["bf16"][0].training_seconds = None
+    missing, known = draw(measured).axes[1].lines[2].get_ydata()
+    assert math.isnan(missing), "no time is no time of 0 ms"
+    assert known == pytest.approx(36e3)
+    measured["bf16"][0].training_seconds = 14.0
     measured["bf16"][1].training_seconds = 12.0  # of MONet's 14
     assert missed(measured) == ["bf16, K = 7: 0.86 of MONet's time, at most 0.6 is due"]
 
@@ -105,3 +115,44 @@ def test_report_holds_everything_measured(tmp_path: Path, capsys: pytest.Capture
     assert profile["inference_memory"] > weights
     assert profile["training_memory"] > 3 * weights
     assert (tmp_path / "profile.png").read_bytes().startswith(b"\x89PNG")
+
+
+@contextmanager
+def processes_killed() -> Iterator[None]:
+    """Processes that start meanwhile are killed at once, as Linux does where memory is short."""
+    done = threading.Event()
+
+    def kill_all() -> None:
+        while not done.wait(0.02):
+            for process in multiprocessing.active_children():
+                process.kill()
+
+    thread = threading.Thread(target=kill_all)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_lack_of_memory_loses_nothing_that_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    options = ["--presets", "monet_rn18_star", "--slots", "3", "4", "--image-size", "32", "--device", "cpu"]
+    with processes_killed():
+        assert main([*options, "--batch-size", str(10**12), "--output", str(tmp_path)]) == 1  # 12 petabytes of images
+    told = capsys.readouterr()
+    for missing in (
+        "times at K = 3 (",
+        "times at K = 4 (",
+        "can't allocate memory",
+        "smaller --batch-size",
+        "training memory of monet_rn18_star at K = 3 (A process",
+        "inference memory of monet_rn18_star at K = 4 (A process",
+    ):
+        assert missing in told.err
+    profiles = json.loads((tmp_path / "profile.json").read_text())["profiles"]
+    assert [profile["slots"] for profile in profiles] == [3, 4]
+    assert all(profile["attention_forward_flop"] for profile in profiles)
+    assert {profile[name] for profile in profiles for name in ("training_seconds", "training_memory")} == {None}
+    assert told.out.count("| - | - | - | - / - |") == 2
+    assert (tmp_path / "profile.png").is_file()

@@ -11,12 +11,15 @@ Examples:
   python -m train.profile --device cuda --precision bf16 --batch-size 64
   python -m train.profile --count-only                       no timing: seconds instead of minutes
 
-Writes profile.json, profile.md (rows as in table 5.5) and profile.png (as figure 5.12) into --output.
+Writes profile.json, profile.md (rows as in table 5.5) and profile.png (as figure 5.12) into --output. What there is too
+little memory to measure is a dash there, and the exit status is 1.
 """
 
 import argparse
+import contextlib
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,6 +39,10 @@ from train.inference import run_command
 
 THESIS_PRESETS = ("monet", "monet_rn50", "monet_rn50_star")
 THESIS_SLOTS = (7, 11, 14, 18)
+
+
+class NotMeasuredError(RuntimeError):
+    """Something could not be measured; everything else is in the report."""
 
 
 def as_markdown(profiles: Sequence[Profile], setting: Setting, machine: str) -> str:
@@ -107,7 +114,7 @@ def _draw_flop(axis: Axes, profiles: Sequence[Profile]) -> None:
 
 def _draw_times(axis: Axes, profiles: Sequence[Profile], precision: str, style: str) -> None:
     for number, (preset, rows) in enumerate(_by_preset(profiles).items()):
-        milliseconds = [(row.training_seconds or 0) * 1e3 for row in rows]
+        milliseconds = [(row.training_seconds or math.nan) * 1e3 for row in rows]  # a gap where it was not timed
         axis.plot([row.slots for row in rows], milliseconds, style, color=f"C{number}", label=f"{preset}, {precision}")
     axis.set(xlabel="slots K", ylabel="training step (ms)")
 
@@ -144,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Counts, times and writes the report; returns the exit status."""
     options = _parser().parse_args(argv)
-    return run_command(lambda: _run(options), ConfigError)
+    return run_command(lambda: _run(options), ConfigError, NotMeasuredError)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -155,12 +162,42 @@ def _run(options: argparse.Namespace) -> None:
     torch.set_num_threads(setting.threads)
     profiles = [count(preset, slots, setting.image_size) for preset in options.presets for slots in options.slots]
     report.prepare_outputs(folders=[options.output])
-    if not options.count_only:
-        time_all(profiles, setting)
-        for profile in tqdm(profiles, desc="memory", file=sys.stderr):
-            profile.training_memory = peak_memory(profile.preset, profile.slots, setting, training=True)
-            profile.inference_memory = peak_memory(profile.preset, profile.slots, setting, training=False)
+    failures = [] if options.count_only else measure(profiles, setting)
     write(profiles, setting, options.output)
+    if failures:
+        raise NotMeasuredError(
+            f"not measured: {'; '.join(failures)}. Where memory is short, take a smaller --batch-size for times, fewer "
+            f"--slots or a smaller --image-size. All the rest is in {options.output}"
+        )
+
+
+def measure(profiles: Sequence[Profile], setting: Setting) -> list[str]:
+    """Fills in times and memory; what fails stays None and takes nothing with it that was measured before.
+
+    Returns:
+        What failed and why, in words: the times of all networks with one number of slots, or one network's memory.
+    """
+    failures: list[str] = []
+    for slots in sorted({profile.slots for profile in profiles}):
+        with _told_in(failures, f"times at K = {slots}"):
+            time_all([profile for profile in profiles if profile.slots == slots], setting)
+    torch.cuda.empty_cache()  # what the times needed may be missing in the processes that measure memory
+    for profile in tqdm(profiles, desc="memory", file=sys.stderr):
+        network = f"{profile.preset} at K = {profile.slots}"
+        with _told_in(failures, f"training memory of {network}"):
+            profile.training_memory = peak_memory(profile.preset, profile.slots, setting, training=True)
+        with _told_in(failures, f"inference memory of {network}"):
+            profile.inference_memory = peak_memory(profile.preset, profile.slots, setting, training=False)
+    return failures
+
+
+@contextlib.contextmanager
+def _told_in(failures: list[str], what: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # PyTorch's own for want of memory, on CPUs too; also BrokenProcessPool
+        reason = str(error).partition("\n")[0]
+        failures.append(f"{what} ({reason})")
 
 
 def write(profiles: Sequence[Profile], setting: Setting, folder: Path) -> None:
