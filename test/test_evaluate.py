@@ -335,17 +335,25 @@ def test_errors_name_the_cause(
     assert message in error
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")  # SciPy's, of logits that overflow
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_network_that_overflows_is_not_scored(
-    networks: list[Path], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    part: str, networks: list[Path], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monet, _ = load_checkpoint(networks[0])
+    layers = monet.component.encoder.mlp if part == "encoder" else monet.component.decoder.convolutions
     with torch.no_grad():
-        for layer in (0, -1):  # either alone stays within float32
-            monet.component.encoder.mlp[layer].weight.mul_(1e25)
+        for layer in (layers[-3], layers[-1]):  # either alone stays within float32
+            layer.weight.mul_(1e25)
     save_checkpoint(tmp_path / "broken.safetensors", monet, dataset="painted", steps=0)
-    argv = [str(tmp_path / "broken.safetensors"), "--store", str(store.path), "--backend", "torch", "--limit", "4"]
+    argv = [str(tmp_path / "broken.safetensors"), "--store", str(store.path), "--limit", "4", "--bootstrap", "20"]
+    argv += ["--backend", "torch", "--device", "cpu"]
     assert main(argv) == 1
-    assert "not finite for 4 of 4 images, the first being image 0" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "not finite for 4 of 4 images, the first being image 0" in error
+    assert "its weights are at fault" in error
+    assert main([*argv, "--precision", "bf16"]) == 1
+    assert "compare with --backend torch --precision fp32" in capsys.readouterr().err
 
 
 def test_labels_follow_the_crop_of_the_masks() -> None:

@@ -110,7 +110,7 @@ def decompose_images(
     Args:
         index: [B] places in the store.
     Raises:
-        NonFiniteError: a mask or latent is infinite or NaN.
+        NonFiniteError: a mask, latent or picture is infinite or NaN.
     """
     decomposition = decomposer(np.ascontiguousarray(store.images[index]), reconstruct=reconstruct)
     _check_finite(decomposer, store, index, decomposition)
@@ -146,14 +146,27 @@ def reconstructed(decomposition: Decomposition) -> tuple[NDArray[np.float32], ND
 
 
 def _check_finite(decomposer: Decomposer, store: Store, index: NDArray[np.int64], decomposition: Decomposition) -> None:
-    for array in (decomposition.masks, decomposition.latent_mean, decomposition.latent_log_sigma):
-        finite = np.isfinite(array.reshape(len(index), -1)).all(axis=1)
-        if not finite.all():
-            raise NonFiniteError(
-                f"network {decomposer.info.model_id} gives values that are not finite for {np.sum(~finite)} of "
-                f"{len(index)} images, the first being image {index[~finite][0]} of {store.path} "
-                f"(backend {decomposer.backend}, {decomposer.precision}); compare with --backend torch --precision fp32"
-            )
+    made = (
+        decomposition.masks,
+        decomposition.latent_mean,
+        decomposition.latent_log_sigma,
+        decomposition.reconstructions,
+        decomposition.decoded_masks,
+    )
+    arrays = [array.reshape(len(index), -1) for array in made if array is not None]
+    finite = np.logical_and.reduce([np.isfinite(array).all(axis=1) for array in arrays])
+    if not finite.all():
+        raise NonFiniteError(
+            f"network {decomposer.info.model_id} gives values that are not finite for {np.sum(~finite)} of "
+            f"{len(index)} images, the first being image {index[~finite][0]} of {store.path} "
+            f"(backend {decomposer.backend}, {decomposer.precision}); {_remedy(decomposer)}"
+        )
+
+
+def _remedy(decomposer: Decomposer) -> str:
+    if (decomposer.backend, decomposer.precision) == ("torch", "fp32"):
+        return "its weights are at fault: take an earlier checkpoint, or train it anew at a lower learning rate"
+    return "compare with --backend torch --precision fp32"
 
 
 def add_inference_options(parser: argparse.ArgumentParser) -> None:
