@@ -261,7 +261,7 @@ def _screen_table(store: str, results: Mapping[str, tuple[MatchedSlots, Disentan
     first = next(iter(results.values()))[1]
     caption = f"factors: {', '.join(first.factors)}"
     if first.constant:
-        caption += f"; left out, since they never vary: {', '.join(first.constant)}"
+        caption += f"; left out, since they hardly vary: {', '.join(first.constant)}"
     table = Table(title=f"Disentanglement on {store}", caption=caption)
     table.add_column("")
     for network, (slots, _) in results.items():

@@ -27,6 +27,7 @@ TRAINING_VOTES = 10_000  # Locatello et al. 2019, for the majority vote of the F
 EVALUATION_VOTES = 5_000
 SAMPLES_OF_A_VOTE = 64
 MIN_SAMPLES = 100
+MIN_UNCOMMON = 10  # samples beside a factor's commonest class: fewer may all fall on one side of the split, two to one
 ACTIVE_RANGE = 1 / 20  # Hsu et al. 2023: a latent whose range is below this share of the widest one is inactive
 
 
@@ -128,11 +129,11 @@ def disentanglement_scores(
 
     Args:
         codes: [N, L] latent means.
-        factors: ground truth of the same N samples; those that never vary are left out.
+        factors: ground truth of the same N samples; those that hardly vary are left out.
         seed: of splits, trees and votes.
         progress: told the name of each score before it is computed.
     Raises:
-        DisentanglementError: no factor varies, or there are too few samples.
+        DisentanglementError: no factor varies enough, or there are too few samples.
     """
     exact = codes.astype(np.float64)
     varying = [factor for factor in factors if _varies(factor)]
@@ -162,7 +163,8 @@ def dci(codes: Floats, factors: Sequence[Factor], *, seed: int = 0) -> Dci:
 
     Args:
         codes: [N, L], finite.
-        factors: of the same N samples, each with two known values or more; `disentanglement_scores` leaves out others.
+        factors: of the same N samples, each with ten or more beside its commonest class; `disentanglement_scores` leaves
+            out others.
         seed: of the split, two thirds to one, and of the trees.
     Raises:
         ValueError: a factor has too few known samples to be divided, or a part of them holds one category alone.
@@ -274,7 +276,8 @@ def infomec(codes: Floats, factors: Sequence[Factor], *, seed: int = 0) -> InfoM
 
 def _varies(factor: Factor) -> bool:
     """Whether the scores have more than one class to tell apart: a value that nearly all share fills every bin."""
-    return len(np.unique(factor.classes()[factor.known])) > 1
+    _, samples = np.unique(factor.classes()[factor.known], return_counts=True)
+    return int(samples.sum() - samples.max(initial=0)) >= MIN_UNCOMMON
 
 
 def _check(codes: Floats, factors: Sequence[Factor]) -> None:
@@ -283,7 +286,9 @@ def _check(codes: Floats, factors: Sequence[Factor]) -> None:
             f"{len(codes)} samples are too few; at least {MIN_SAMPLES} are needed to say anything"
         )
     if not factors:
-        raise DisentanglementError("no factor takes more than one value: there is nothing to disentangle")
+        raise DisentanglementError(
+            "no factor takes more than one value, a few samples aside: there is nothing to disentangle"
+        )
     if not np.isfinite(codes).all():
         raise DisentanglementError("the codes hold NaN or infinity")
     for factor in factors:
