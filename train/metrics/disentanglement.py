@@ -163,8 +163,8 @@ def dci(codes: Floats, factors: Sequence[Factor], *, seed: int = 0) -> Dci:
 
     Args:
         codes: [N, L], finite.
-        factors: of the same N samples, each with ten or more beside its commonest class; `disentanglement_scores` leaves
-            out others.
+        factors: of the same N samples, each with ten or more beside its commonest class; others are left out by
+            `disentanglement_scores`.
         seed: of the split, two thirds to one, and of the trees.
     Raises:
         ValueError: a factor has too few known samples to be divided, or a part of them holds one category alone.
