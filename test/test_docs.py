@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import rclpy
 import yaml
-from doc_pages import PAGES, ROOT, Block, anchors, blocks, inline, languages
+from doc_pages import PAGES, ROOT, Block, anchors, blocks, inline, languages, table
 from monet_perception_msgs.msg import Slot, SlotArray
 from rclpy.context import Context
 from test_demo import write_clip
@@ -242,6 +242,21 @@ def test_what_a_command_that_is_not_run_names_exists(where, command):
             check(command)
             return
     assert re.match(FOREIGN, command), f"{where}: nothing checks {command!r}"
+
+
+STORES = {row[0].strip("`"): row[1].strip("`") for row in table(ROOT / "docs/reproduction.md", "Rendered stores")}
+
+
+@pytest.mark.parametrize("command", STORES.values())
+def test_the_command_of_a_rendered_store_has_its_options(command: str):
+    check_module(command)
+
+
+@pytest.mark.parametrize("page", ["results.md", "reproduction.md"])
+def test_every_store_of_a_command_has_one_that_renders_it(page: str):
+    named = set(re.findall(r"(?<=[ `])data/\w+", (ROOT / "docs" / page).read_text()))
+    assert named
+    assert named <= set(STORES)
 
 
 def test_the_pip_route_is_what_the_makefile_does():

@@ -18,7 +18,7 @@ from train.inference import run_command
 from train.report import prepare_outputs, unique_names
 
 EXAMPLES = """examples:
-  python -m train.samples data/rooms_test data/rooms_same_colour --output figures
+  python -m train.samples data/rooms_test data/rooms_same --output figures
   python -m train.samples data/clevr_test --rows 2 --columns 9 --format pdf"""
 
 
