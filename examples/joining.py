@@ -155,9 +155,9 @@ class FrameJoiner:
             self._waiting.popleft()
             self.unplaced += 1
 
-    def complete(self) -> Iterator[JoinedFrame]:
-        """The frames for which all has come that is expected, in order."""
-        while self._waiting and self._ready(self._waiting[0][0]):
+    def complete(self, *, ended: bool = False) -> Iterator[JoinedFrame]:
+        """The frames for which all has come that is expected, in order; `ended`: all that wait."""
+        while self._waiting and (ended or self._ready(self._waiting[0][0])):
             stamp, slots = self._waiting.popleft()
             camera = self._poses.at(stamp)
             if camera is None:

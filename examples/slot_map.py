@@ -190,6 +190,7 @@ def survey_topics(topics: Topics, duration: float, *, rectified: bool = False) -
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
+    listener.finish()
     listener.explain_silence()
     return survey
 
@@ -247,8 +248,12 @@ class _Listener:
         self._joiner.add_slots(stamp_nanoseconds(message.header), message)
         self._fuse_complete()
 
-    def _fuse_complete(self) -> None:
-        for frame in self._joiner.complete():
+    def finish(self) -> None:
+        """Fuses the frames that still wait, as far as poses are near; the rest counts as unplaced."""
+        self._fuse_complete(ended=True)
+
+    def _fuse_complete(self, *, ended: bool = False) -> None:
+        for frame in self._joiner.complete(ended=ended):
             observations = message_observations(frame.slots, frame.camera)
             self._survey.map.update(observations, frame.stamp / NANOSECONDS, self._view(frame))
             self._survey.path.append(frame.camera[:3, 3])
