@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -105,7 +106,7 @@ def test_killed_run_goes_on_exactly(store: Path, tmp_path: Path) -> None:
 
 
 class SignalAt(Callback):
-    """Sends this process a signal amid a step, or amid a validation."""
+    """Another process sends this one and its workers a signal amid a step, or amid a validation."""
 
     def __init__(self, step: int, number: int, validating: bool = False) -> None:
         self.step, self.number, self.validating = step, number, validating
@@ -120,21 +121,23 @@ class SignalAt(Callback):
     def _send(self, trainer: Any, here: bool) -> None:
         if here and trainer.global_step == self.step and not self.sent:
             self.sent = True
-            os.kill(os.getpid(), self.number)
+            group = [os.getpid(), *(worker.pid for worker in multiprocessing.active_children())]
+            subprocess.run(["kill", f"-{self.number}", *map(str, group)], check=True)
 
 
 @pytest.mark.parametrize(
-    ("callback", "saved", "accumulate"),
+    ("callback", "saved", "accumulate", "workers"),
     [
-        (SignalAt(3, signal.SIGTERM), 4, 2),  # with the first of two batches: the second belongs to the same step
-        (SignalAt(4, signal.SIGINT), 5, 1),
-        (SignalAt(3, signal.SIGTERM, validating=True), 3, 1),
+        (SignalAt(3, signal.SIGTERM), 4, 2, 1),  # with the first of two batches: the second belongs to the same step
+        (SignalAt(4, signal.SIGINT), 5, 1, 1),
+        (SignalAt(3, signal.SIGTERM, validating=True), 3, 1, 0),
     ],
 )
 def test_told_to_end_it_saves_and_ends(
-    store: Path, tmp_path: Path, callback: Callback, saved: int, accumulate: int
+    store: Path, tmp_path: Path, callback: Callback, saved: int, accumulate: int, workers: int
 ) -> None:
     settings = {
+        "data__workers": workers,
         "trainer__accumulate_grad_batches": accumulate,
         "data__val_fraction": 0.3,
         "trainer__precision": "32-true",

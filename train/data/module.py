@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
@@ -214,6 +217,7 @@ class SceneData(lightning.LightningDataModule):
             "persistent_workers": self.workers > 0,
             "pin_memory": self.pin_memory,
             "collate_fn": _as_it_is,
+            "worker_init_fn": _obey_parent,
         }
 
     def _part(self, dataset: StoreDataset | None) -> StoreDataset:
@@ -231,3 +235,17 @@ def scene_data(trainer: lightning.Trainer) -> SceneData:
 
 def _as_it_is(batch: Batch) -> Batch:
     return batch
+
+
+def _obey_parent(worker: int) -> None:
+    """Lets the training process alone end its workers: Ctrl-C and schedulers signal the whole process group."""
+    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    threading.Thread(target=_end_when_told, args=(parent,), daemon=True).start()
+
+
+def _end_when_told(parent: int) -> None:
+    # Not just ignored: Python's exit ends the workers that are left by SIGTERM, and waits for them.
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
