@@ -316,6 +316,7 @@ def test_resumed_run_needs_no_start(store: Path, tmp_path: Path, capsys: pytest.
     assert main(make_cli, ["--run", str(run), "--resume", "--trainer.max_steps", "2"]) == 0
     assert "starts from" not in capsys.readouterr().out
     assert checkpoint(run)["global_step"] == 2
+    assert "resume: false" in (run / "config.yaml").read_text()
 
 
 def test_resumed_run_keeps_its_network(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -329,6 +330,10 @@ def test_run_is_never_overwritten(store: Path, tmp_path: Path, capsys: pytest.Ca
     assert fit(store, tmp_path, 1) == 0
     before = (tmp_path / "last.ckpt").read_bytes()
     assert fit(store, tmp_path, 2) == 1
+    assert "go on with it (--resume)" in capsys.readouterr().err
+    recipe = tmp_path / "config.yaml"
+    recipe.write_text(recipe.read_text().replace("resume: false", "resume: true"))  # as earlier versions wrote it
+    assert main(make_cli, ["--config", str(recipe)]) == 1
     assert "go on with it (--resume)" in capsys.readouterr().err
     assert (tmp_path / "last.ckpt").read_bytes() == before
 

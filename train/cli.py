@@ -69,8 +69,10 @@ class SaveRunConfig(SaveConfigCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            with replacing(Path(self.config["run"]) / CONFIG_NAME) as temporary:
-                self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
+            config = self.config.clone()
+            config["resume"] = False  # as a recipe it begins another run
+            with replacing(Path(config["run"]) / CONFIG_NAME) as temporary:
+                self.parser.save(config, temporary, skip_none=False, overwrite=True, multifile=False)
 
 
 def cpu_computes_in_bf16() -> bool:
@@ -139,6 +141,8 @@ class RunCLI(LightningCLI):
                 f"{_first_binary(args)} is no text file ({error.reason}): --config takes a recipe "
                 f"(config/train/*.yaml) or the {CONFIG_NAME} of a run"
             ) from error
+        # Not a file's: those that earlier versions wrote ask for it, and would train over a run in the folder.
+        self.config["resume"] = _resuming(args)[0].resume
         numbers = {
             "seed_everything": _seed(self.config["seed_everything"]),
             "data.workers": self.config["data"]["workers"],
