@@ -286,8 +286,57 @@ def test_networks_of_one_training_do_not_count_as_seeds(
     for path, network in ((best, networks[0]), (last, networks[1])):
         path.write_bytes(network.read_bytes())
     assert main([str(best), str(last), *argv]) == 1
-    assert f"give each a name (best={best} last={last})" in capsys.readouterr().err
+    assert f"give each a name (run_best={best} run_last={last})" in capsys.readouterr().err
     assert main([f"best={best}", f"last={last}", *argv]) == 0
+
+
+def put_in_run(network: Path, run: Path, name: str, seed: int, validated: int, pretrained: str | None = None) -> Path:
+    """A network as a training of train.fit leaves it, with one image a step, validated last after so many."""
+    run.mkdir()
+    config = {
+        "seed_everything": seed,
+        "trainer": {"accumulate_grad_batches": 1, "devices": 1, "num_nodes": 1},
+        "model": {"initialisation": "kaiming", "pretrained": pretrained},
+        "data": {"batch_size": 1},
+    }
+    (run / "config.yaml").write_text(json.dumps(config))  # which is YAML as well
+    (run / "validation.jsonl").write_text(json.dumps({"step": validated}))
+    return Path(shutil.copy(network, run / name))
+
+
+def test_trainings_of_one_seed_or_of_different_length_do_not_share_a_row(
+    networks: list[Path], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = put_in_run(networks[0], tmp_path / "first", "best.safetensors", seed=0, validated=8000)
+    again = put_in_run(networks[1], tmp_path / "again", "best.safetensors", seed=0, validated=8000)
+    short = put_in_run(networks[1], tmp_path / "short", "last.safetensors", seed=1, validated=4000)
+    second = put_in_run(networks[1], tmp_path / "second", "best.safetensors", seed=1, validated=8000)
+    started = put_in_run(networks[1], tmp_path / "started", "best.safetensors", seed=0, validated=8000, pretrained="a")
+
+    def refusal(*checkpoints: str) -> str:
+        argv = [*checkpoints, "--store", str(store.path), "--backend", "torch", "--limit", "4", "--bootstrap", "20"]
+        status, error = main(argv), capsys.readouterr().err
+        assert (status, error == "") in ((1, False), (0, True))
+        return error
+
+    assert "were both trained with seed 0 and would count as two seeds" in refusal(str(first), str(again))
+    assert f"(first_best={first} again_best={again})" in refusal(f"MONet={first}", f"MONet={again}")
+    assert "different numbers of images (8,000 and 4,000)" in refusal(str(first), str(short))
+    assert refusal(str(first), str(second)) == "", "the best network of a training may come before its end"
+    assert refusal(f"MONet={first}", f"MONet={short}") == "", "on purpose"
+    assert refusal(f"MONet={first}", f"MONet={started}") == "", "another start, another network"
+    assert refusal(f"first={first}", f"again={again}") == ""
+    assert refusal(str(first), str(networks[1])) == "", "this one's folder says nothing"
+
+
+def test_networks_of_different_image_size_do_not_share_a_row(
+    networks: list[Path], store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = tmp_path / "large.safetensors"
+    save_checkpoint(large, Monet(dataclasses.replace(CONFIG, image_size=64)), dataset="painted", steps=0)
+    argv = [f"X={networks[0]}", f"X={large}", "--store", str(store.path), "--backend", "torch"]
+    assert main([*argv, "--min-pixels", "60"]) == 1
+    assert f"{networks[0]} and {large} take images of different sizes (32 and 64 pixels)" in capsys.readouterr().err
 
 
 def test_a_score_has_one_heading_everywhere(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from monet_perception.checkpoint import CheckpointError, CheckpointInfo, read_info
+from monet_perception.checkpoint import CheckpointError
 from monet_perception.decomposer import Decomposer
 from monet_perception.files import write_text
 from train import figures, report
@@ -25,8 +24,7 @@ from train.data.store import Store
 from train.evaluation import Evaluation, average_by_objects, evaluate
 from train.examples import decompose_examples, example_indices, example_pages
 from train.inference import add_inference_options, open_decomposer, run_command
-from train.model_names import name_by_run, structure_name
-from train.runs import read_training
+from train.seeds import Network, open_networks
 
 EXAMPLES = """examples:
   python -m train.evaluate monet_perception/data/monet_rn18_star.safetensors --store data/rooms_test
@@ -36,6 +34,8 @@ EXAMPLES = """examples:
   python -m train.evaluate "MONet/Kaiming=a.safetensors" "MONet/Default=b.safetensors" --store data/val --table 5.1
 
 Checkpoints of the same structure (or given the same NAME=) count as seeds of one model: mean and standard deviation.
+Refused as such are two of one training, of one seed, or of different image sizes; those that were trained on different
+numbers of images count as seeds under one NAME= only.
 Structures of one name are told apart by the settings in which they differ: MONet, component_decoder=upsampling.
 Where the folders of their runs tell, a pre-trained attention or another initialisation makes another model, and the
 Markdown ends with how each network was trained. One network alone comes with a 95 % bootstrap interval over images."""
@@ -86,45 +86,28 @@ def _run(options: argparse.Namespace, command: str) -> None:
     named = [named_path(text) for text in options.checkpoints]
     if same := _first_repeated([path for _, path in named]):
         raise CheckpointError(f"one checkpoint is given twice, {same[0]} and {same[1]}, and would count as two seeds")
-    infos = [read_info(path) for _, path in named]  # everything is opened before anything long starts
-    _refuse_false_seeds(named, infos)
-    trainings = [read_training(path, info.steps) for (_, path), info in zip(named, infos, strict=True)]
-    unnamed = [info.config for (name, _), info in zip(named, infos, strict=True) if not name]
+    networks = open_networks(named, options.table)  # everything is opened before anything long starts
     stores = _open_stores(options.store)
     chosen = [example_indices(store, options.examples, options.example_objects) for store in stores]
-    networks = report.unique_names([path for _, path in named])
+    names = report.unique_names([network.path for network in networks])
     report.prepare_outputs(files=[options.json, options.markdown], folders=[options.figures])
     console = Console()
     results: list[Evaluation] = []
     examples: dict[Path, list[list[figures.Example]]] = {store.path: [] for store in stores}
-    for (name, path), info, training, network in zip(named, infos, trainings, networks, strict=True):
-        decomposer = open_decomposer(str(path), options)
-        model = name or name_by_run(structure_name(info.config, unnamed), training, options.table)
+    for network, name in zip(networks, names, strict=True):
+        decomposer = open_decomposer(str(network.path), options)
         try:
             for store, indices in zip(stores, chosen, strict=True):
-                one = _evaluate_one(decomposer, model, path, store, options, console)
-                results.append(dataclasses.replace(one, training=training))
+                results.append(_evaluate_one(decomposer, network, store, options, console))
                 if options.figures:
-                    examples[store.path].append(decompose_examples(decomposer, f"{model}\n{network}", store, indices))
+                    title = f"{network.model}\n{name}"
+                    examples[store.path].append(decompose_examples(decomposer, title, store, indices))
         finally:
             decomposer.close()
     _report(results, options, command, console)
     if options.figures:
         for store, name, indices in zip(stores, report.unique_names(options.store), chosen, strict=True):
-            _save_examples(example_pages(examples[store.path], networks, indices), name, options, console)
-
-
-def _refuse_false_seeds(named: Sequence[tuple[str | None, Path]], infos: Sequence[CheckpointInfo]) -> None:
-    """Raises CheckpointError where checkpoints that would count as seeds of one model are of one training."""
-    for (i, (name, path)), (j, (other_name, other)) in itertools.combinations(enumerate(named), 2):
-        if infos[i].model_id == infos[j].model_id:
-            raise CheckpointError(f"{path} and {other} are the same network and would count as two seeds")
-        of_one_run = path.parent.resolve() == other.parent.resolve() and (path.parent / "config.yaml").is_file()
-        if of_one_run and name == other_name:
-            raise CheckpointError(
-                f"{path} and {other} are of one training and would count as two seeds: leave one out, or give each a "
-                f"name ({path.stem}={path} {other.stem}={other})"
-            )
+            _save_examples(example_pages(examples[store.path], names, indices), name, options, console)
 
 
 def _open_stores(paths: Sequence[Path]) -> list[Store]:
@@ -145,13 +128,13 @@ def _first_repeated(paths: Sequence[Path]) -> tuple[Path, Path] | None:
 
 
 def _evaluate_one(
-    decomposer: Decomposer, model: str, path: Path, store: Store, options: argparse.Namespace, console: Console
+    decomposer: Decomposer, network: Network, store: Store, options: argparse.Namespace, console: Console
 ) -> Evaluation:
     total = len(store) if options.limit is None else min(options.limit, len(store))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     start = time.perf_counter()
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"{model} on {store.path.name}", total=total)
+        task = bar.add_task(f"{network.model} on {store.path.name}", total=total)
         scores, objects = evaluate(
             decomposer,
             store,
@@ -162,7 +145,9 @@ def _evaluate_one(
         )
     runs_on = f"{decomposer.device}, {decomposer.precision}, {decomposer.backend}"
     seconds = time.perf_counter() - start
-    return Evaluation(model, path, decomposer.info, store.path, runs_on, seconds, scores, objects)
+    return Evaluation(
+        network.model, network.path, decomposer.info, store.path, runs_on, seconds, scores, objects, network.training
+    )
 
 
 def _save_examples(

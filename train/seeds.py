@@ -1,0 +1,92 @@
+"""The networks of a table, and which of them can't count as seeds of one model."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monet_perception.checkpoint import CheckpointError, CheckpointInfo, read_info
+from train import report
+from train.model_names import name_by_run, structure_name
+from train.runs import CONFIG_NAME, Training, read_training, read_validations
+
+
+@dataclass(frozen=True)
+class Network:
+    """A checkpoint that is to be measured.
+
+    Attributes:
+        path: as given.
+        info: what the file says about itself.
+        training: how the network was trained; None where the checkpoint is not in the folder of its run.
+        model: its name in tables; networks of one name share a row, as seeds of a model.
+        named: whether that name was given, and not made of structure and training.
+    """
+
+    path: Path
+    info: CheckpointInfo
+    training: Training | None
+    model: str
+    named: bool
+
+
+def open_networks(named: Sequence[tuple[str | None, Path]], table: str) -> list[Network]:
+    """Reads what checkpoints and the folders of their runs tell.
+
+    Args:
+        named: checkpoints, each with the name that it was given, if any.
+        table: of the thesis; in 5.1 the initialisation is a part of the name.
+    Raises:
+        CheckpointError: a file is no checkpoint, or two would share a row that are no seeds of one model.
+    """
+    infos = [read_info(path) for _, path in named]
+    unnamed = [info.config for (name, _), info in zip(named, infos, strict=True) if not name]
+    networks = []
+    for (name, path), info in zip(named, infos, strict=True):
+        training = read_training(path, info.steps)
+        model = name or name_by_run(structure_name(info.config, unnamed), training, table)
+        networks.append(Network(path, info, training, model, named=bool(name)))
+    _refuse_false_seeds(networks)
+    return networks
+
+
+def _refuse_false_seeds(networks: Sequence[Network]) -> None:
+    for one, other in itertools.combinations(networks, 2):
+        if one.info.model_id == other.info.model_id:
+            raise CheckpointError(f"{one.path} and {other.path} are the same network and would count as two seeds")
+        if one.model == other.model and (reason := _difference_from_seeds(one, other)):
+            names = report.unique_names([one.path, other.path])
+            raise CheckpointError(
+                f"{one.path} and {other.path} {reason} and would count as two seeds: leave one out, or give each a "
+                f"name ({names[0]}={one.path} {names[1]}={other.path})"
+            )
+
+
+def _difference_from_seeds(one: Network, other: Network) -> str | None:
+    """Why two networks of one row are no seeds of one model; None where they may be, as far as their folders tell."""
+    if one.path.parent.resolve() == other.path.parent.resolve() and (one.path.parent / CONFIG_NAME).is_file():
+        return "are of one training"
+    sizes = one.info.config.image_size, other.info.config.image_size
+    if sizes[0] != sizes[1]:
+        return f"take images of different sizes ({sizes[0]} and {sizes[1]} pixels)"
+    if one.training is None or other.training is None:
+        return None
+    if _beginning(one.training) == _beginning(other.training):
+        return f"were both trained with seed {one.training.seed}"
+    images = _images_seen(one.path, one.training), _images_seen(other.path, other.training)
+    if images[0] != images[1] and not (one.named and other.named):
+        return f"were trained on different numbers of images ({images[0]:,} and {images[1]:,})"
+    return None
+
+
+def _beginning(training: Training) -> tuple[int, str | None, str | None]:
+    """Seed and start: networks of one seed that start from different ones are different."""
+    return training.seed, training.pretrained, training.fine_tuned
+
+
+def _images_seen(path: Path, training: Training) -> int:
+    """Images of the whole training; `best.safetensors` may be from long before its end, which the validations tell."""
+    steps = [training.steps, *(line["step"] for line in read_validations(path.parent))]
+    return max(steps) * training.images_per_step
