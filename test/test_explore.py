@@ -15,9 +15,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from painted_scenes import paint_store, save_network
 
 from monet_perception.assessment import kl_per_latent
+from monet_perception.checkpoint import load_checkpoint, save_checkpoint
 from monet_perception.decomposer import Decomposer
 from train.composition import compose
 from train.data.store import Store
@@ -75,6 +77,29 @@ def test_errors_name_the_cause(network: Path, tmp_path: Path, capsys: pytest.Cap
     pytest.importorskip("gradio", reason="the explorer needs gradio: pip install 'monet_perception[explore]'")
     assert main([str(network), "--store", str(tmp_path / "nowhere")]) == 1
     assert "there is no store at" in capsys.readouterr().err
+
+
+def test_a_network_that_overflows_is_told_in_a_line(
+    network: Path, decomposer: Decomposer, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gradio = pytest.importorskip("gradio", reason="the explorer needs gradio: pip install 'monet_perception[explore]'")
+    from train.explorer_page import ExplorerPage
+
+    monet, _ = load_checkpoint(network)
+    with torch.no_grad():
+        for layer in (0, -1):  # either alone stays within float32
+            monet.component.encoder.mlp[layer].weight.mul_(1e25)
+    broken = tmp_path / "broken.safetensors"
+    save_checkpoint(broken, monet, dataset="painted", steps=0)
+    assert main([str(broken), "--store", str(store.path), "--backend", "torch"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: network ")
+    assert "values that are not finite for 1 of 1 images" in error
+
+    page = ExplorerPage(Explorer(decomposer, store), "sound in its first scenes", 8, 0.0)
+    page.explorer = Explorer(Decomposer(broken, device="cpu", backend="torch"), store)
+    with pytest.raises(gradio.Error, match="values that are not finite for 8 of 8 images"):
+        page.show_scores()
 
 
 @pytest.mark.parametrize(

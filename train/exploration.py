@@ -84,6 +84,7 @@ class Explorer:
             min_iou: of a slot and the object that it is matched with.
         Raises:
             StoreError, DisentanglementError: the store has no labels, or too little is matched.
+            NonFiniteError: as `decompose_images`.
         """
         slots = match_slots(self.decomposer, self.store, limit=limit, min_iou=min_iou)
         return slots.kl, disentanglement_scores(slots.latent_mean, choose_factors(slots.factors))

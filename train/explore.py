@@ -14,7 +14,7 @@ from pathlib import Path
 from train.arguments import fraction, port, positive
 from train.data.store import Store
 from train.exploration import Explorer
-from train.inference import COMMAND_ERRORS, add_inference_options, open_decomposer
+from train.inference import add_inference_options, open_decomposer, run_command
 
 EXAMPLES = """examples:
   python -m train.explore monet_perception/data/monet_rn18_star.safetensors --store data/rooms_test
@@ -24,30 +24,24 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     options = _parser().parse_args(argv)
+    return run_command(lambda: _run(options), ImportError)
+
+
+def _run(options: argparse.Namespace) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it when it is imported
     try:
-        from train import explorer_page
+        from train.explorer_page import ExplorerPage
     except ImportError as error:
-        print(f"error: the explorer needs gradio ({error}): pip install 'monet_perception[explore]'", file=sys.stderr)
-        return 1
+        raise ImportError(f"the explorer needs gradio ({error}): pip install 'monet_perception[explore]'") from error
+    store = Store.open(options.store)
+    decomposer = open_decomposer(str(options.checkpoint), options)
     try:
-        store = Store.open(options.store)
-        decomposer = open_decomposer(str(options.checkpoint), options)
-    except COMMAND_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    title = f"{options.checkpoint.name} on {options.store.name}"
-    page = explorer_page.ExplorerPage(
-        Explorer(decomposer, store), title, min(options.score_images, len(store)), options.min_iou
-    )
-    try:
+        title = f"{options.checkpoint.name} on {options.store.name}"
+        scored = min(options.score_images, len(store))
+        page = ExplorerPage(Explorer(decomposer, store), title, scored, options.min_iou)
         page.serve(options.port, open_browser=options.open)
-    except OSError as error:  # the port is taken
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     finally:
         decomposer.close()
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from train import figures
 from train.data.manifest import StoreError
 from train.disentanglement import summary
 from train.exploration import DIGITS, ExploredScene, Explorer, drag_latents, swap
+from train.inference import NonFiniteError
 from train.metrics.disentanglement import DisentanglementError
 
 Picture = NDArray[np.uint8]
@@ -175,7 +176,7 @@ class ExplorerPage:
         """Disentanglement of the store's first images."""
         try:
             kl, scores = self.explorer.scores(self.score_images, self.min_iou)
-        except (StoreError, DisentanglementError) as error:
+        except (StoreError, DisentanglementError, NonFiniteError) as error:
             raise gr.Error(str(error), print_exception=False) from error
         rows = [[name, f"{value:.3f}"] for name, value in summary(scores).items()]
         title = f"{scores.samples:,} slots that hold an object"
