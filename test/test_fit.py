@@ -326,6 +326,32 @@ def test_resumed_run_keeps_its_network(store: Path, tmp_path: Path, capsys: pyte
     assert main(make_cli, ["--run", str(tmp_path), "--resume", "--trainer.max_steps", "2"]) == 0
 
 
+class RatesUsed(Callback):
+    """Notes every step's learning rates."""
+
+    def __init__(self) -> None:
+        self.rates: list[list[float]] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
+        self.rates.append([group["lr"] for group in optimizer.param_groups])
+
+
+def test_resumed_run_takes_other_learning_rates_but_no_other_optimiser(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    settings = {"model__optimiser__warmup_steps": 4, "trainer__limit_val_batches": 0}
+    other = {"model__optimiser__attention_lr": 1e-5, "model__optimiser__component_lr": 3e-5, **settings}
+    assert fit(store, tmp_path, 2, **settings) == 0
+    config = (tmp_path / "config.yaml").read_text()
+    assert fit(store, tmp_path, 3, "--resume", model__optimiser__name="adam", **settings) == 1
+    assert "error: the run was trained with rmsprop and can't go on with adam" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").read_text() == config
+    watch = RatesUsed()
+    assert main(with_callback(watch), [*arguments(store, tmp_path, 4, **other), "--resume"]) == 0
+    assert watch.rates == [[pytest.approx(1e-5 * s), pytest.approx(3e-5 * s)] for s in (0.75, 1)]
+    assert checkpoint(tmp_path)["lr_schedulers"][0]["base_lrs"] == [1e-5, 3e-5]
+
+
 def test_run_is_never_overwritten(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert fit(store, tmp_path, 1) == 0
     before = (tmp_path / "last.ckpt").read_bytes()

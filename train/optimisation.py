@@ -3,11 +3,14 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Adam, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LambdaLR
+
+from monet_perception.networks import ConfigError
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,28 @@ def make_schedule(options: OptimiserOptions, optimiser: Optimizer, total_steps: 
     """Learning rates by optimiser step; the attention's group, held still for `hold` steps, warms up after them."""
     starts = [hold] + [0] * (len(optimiser.param_groups) - 1)
     return LambdaLR(optimiser, [_factor(options, start, total_steps) for start in starts])
+
+
+def set_rates(options: OptimiserOptions, checkpoint: dict[str, Any]) -> None:
+    """Puts the options' learning rates into a Lightning checkpoint, whose own ones would hold otherwise.
+
+    Raises:
+        ConfigError: the checkpoint has the state of another optimiser.
+    """
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    name = "adam" if "betas" in groups[0] else "rmsprop"
+    if name != options.name:
+        raise ConfigError(
+            f"the run was trained with {name} and can't go on with {options.name}: set --model.optimiser.name {name}, "
+            "or start a new run"
+        )
+    rates = {"attention": options.attention_lr, "component": options.component_lr}
+    for group, (network, rate) in zip(groups, rates.items(), strict=False):  # pre-training has the first group only
+        if rate != group["initial_lr"]:
+            rank_zero_info(f"{network}_lr is {rate:g} from here on, and was {group['initial_lr']:g}")
+            group["lr"] *= rate / group["initial_lr"]
+            group["initial_lr"] = rate
+    checkpoint["lr_schedulers"][0]["base_lrs"] = [group["initial_lr"] for group in groups]
 
 
 def _factor(options: OptimiserOptions, start: int, total_steps: float) -> Callable[[int], float]:
