@@ -195,6 +195,9 @@ def test_one_command_draws_what_the_validations_of_runs_said(runs: dict[str, Pat
     assert list(x) == [0.001 * images for images in curve.images]
     assert list(y) == pytest.approx([1000 * line["mse"] for line in said])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["MONet, seed 0", "mine"]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["MSE (1e-3)", "Mask entropy (nats)"]
+    four = curves.curves_figure([curve], ["ari", "msc", "mse", "active_slots"])
+    assert four.axes[0].get_gridspec().get_geometry() == (2, 2)
 
     output = tmp_path / "curves.png"
     assert curves.main([f"other={folders['monet']}", str(folders["star_0"]), "--output", str(output)]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from train.arguments import figure_path, named_path
 from train.figures import save_figure
-from train.metrics.headings import SCORES, Heading
+from train.metrics.headings import VALIDATED, Heading
 from train.model_names import model_name, name_by_run
 from train.runs import CONFIG_NAME, read_config, read_training, read_validations
 from train.task import network_config
@@ -75,14 +77,17 @@ def _structure(run: Path) -> str:
 
 
 def curves_figure(curves: Sequence[Curve], values: Sequence[str]) -> Figure:
-    """A diagram for each of `values`, with a line for each run.
+    """A diagram for each of `values`, three in a row at most, with a line for each run.
 
     Raises:
         CurveError: a run has none of a value.
     """
-    figure = Figure(figsize=(4 * len(values), 3.4), layout="constrained")
-    for axis, value in zip(figure.subplots(1, len(values), squeeze=False)[0], values, strict=True):
-        heading = SCORES.get(value, Heading(value))
+    rows = math.ceil(len(values) / 3)
+    columns = math.ceil(len(values) / rows)
+    figure = Figure(figsize=(4 * columns, 3.2 * rows + 0.2), layout="constrained")
+    for place, value in enumerate(values, start=1):
+        axis = figure.add_subplot(rows, columns, place)
+        heading = VALIDATED.get(value, Heading(value))
         for curve in curves:
             if value not in curve.values:
                 raise CurveError(f"{curve.name}: its validations have no {value}; they have {', '.join(curve.values)}")
@@ -92,6 +97,9 @@ def curves_figure(curves: Sequence[Curve], values: Sequence[str]) -> Figure:
         axis.grid(alpha=0.3)
         if value == "mse":  # falls by orders of magnitude
             axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8)
     return figure

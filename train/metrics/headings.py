@@ -30,3 +30,10 @@ SCORES = {
     "mse_decoded": Heading("MSE, decoded masks (1e-3)", 1000, 3),
 }
 """By the names that scores have in `train.evaluation` and in a run's `validation.jsonl`, in the order of tables."""
+
+VALIDATED = SCORES | {
+    "active_slots": Heading("Active slots"),
+    "mask_entropy": Heading("Mask entropy (nats)"),
+    "largest_slot": Heading("Pixels in the largest slot (%)", 100, 2),
+}
+"""The scores, and what else a run's `validation.jsonl` says of masks."""
