@@ -362,7 +362,13 @@ def test_a_folder_of_images_with_labels(tmp_path: Path, capsys: pytest.CaptureFi
     np.testing.assert_array_equal(store.labels, labels[:, :, 10:50])
     assert store.manifest.background_labels == 2
 
+    shutil.copytree(tmp_path / "labels", tmp_path / "others")
     (tmp_path / "labels" / "a" / "2.png").unlink()
+    part = ("images", "--source", tmp_path / "photos", "--store", tmp_path / "part", "--size", 40)
+    assert run(*part, "--labels", tmp_path / "labels") == 1  # it ends at the image that lacks a label
+    assert run(*part, "--labels", tmp_path / "others") == 1
+    assert "an unfinished attempt with other settings: labels" in capsys.readouterr().err
+    assert run(*part, "--labels", tmp_path / "labels", "--skip-broken") == 0
     assert run(*command, "--overwrite", "--skip-broken", "--crop", "0:20,5:25", "--size", 20) == 0
     np.testing.assert_array_equal(Store.open(tmp_path / "store").images, images[[0, 2], :20, 5:25])
     assert run("images", "--source", tmp_path / "labels" / "a", "--store", tmp_path / "store") == 1

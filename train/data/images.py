@@ -59,8 +59,13 @@ class ImageFolder:
             width=size,
             background_labels=background_labels,
             labels=labels is not None,
-            # A folder that changed between two attempts must not be taken for the same one.
-            options={"crop": crop_text(crop) if crop else None, "names": hashlib.sha256(names.encode()).hexdigest()},
+            # A folder that changed between two attempts, or another one, must not be taken for the same.
+            options={
+                "crop": crop_text(crop) if crop else None,
+                "folder": str(source.resolve()),
+                "labels": str(labels.resolve()) if labels else None,
+                "names": hashlib.sha256(names.encode()).hexdigest(),
+            },
         )
 
     @property
