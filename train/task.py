@@ -93,7 +93,8 @@ class MonetTask(Task):
         fine_tune: Where the whole network starts, attention and component VAE: a file that a former training or
             `python -m train.export` wrote. Goes without pretrained.
         hold_attention_steps: Optimiser steps for which the attention network's weights stay as they are, while a
-            fresh component VAE learns to follow its masks. Its learning-rate warm-up begins afterwards.
+            fresh component VAE learns to follow its masks. The running means and variances of the attention's batch
+            norms still follow the images. Its learning-rate warm-up begins afterwards.
         optimiser: How the weights are moved.
         objective: The loss and its schedules.
         compile: Compile the network with torch.compile (minutes at the start; pays in long runs).

@@ -1,4 +1,4 @@
-"""The truncated-normal initialisations of section 4.3."""
+"""The truncated-normal initialisations of section 4.3: Kaiming's, and the thesis's adaptation of PyTorch's default."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 def variance_bound(layer: nn.Module, heuristic: Literal["default", "kaiming"]) -> float:
     """k of section 4.3: 1 / fan_in for `default`, 2 / fan_out for `kaiming`.
 
-    The thesis calls the latter's divisor "the number of output features". For convolutions this is read as He et al.
-    and PyTorch define it, output channels times kernel area: with output channels alone the untrained MONet-RN50 starts
-    at a loss of 4e14, with the kernel's area at 2e5, and only the second trains.
+    The thesis calls the latter's divisor "the number of output features". For convolutions this is read as He et al.'s
+    fan_out, output channels times kernel area: with output channels alone the untrained MONet-RN50 starts at a loss of
+    4e14, with the kernel's area at 2e5, and only the second trains. Transposed convolutions are counted likewise;
+    PyTorch's `nn.init` exchanges their two fans.
 
     Raises:
         TypeError: the layer is neither linear nor convolutional.
