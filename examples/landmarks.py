@@ -267,7 +267,7 @@ class LandmarkMap:
         self._stamp = stamp
 
     def _merge(self) -> None:
-        """Makes one landmark of two that lie within each other: the one seen less often goes.
+        """Makes one landmark of two that lie within each other: the one seen less often goes, its place is fused.
 
         Things can't be in the same place. What is put where something else was, goes on as its landmark: on a map of
         places that is right, and without it a landmark whose object comes back under another latent stays for ever, for
@@ -279,8 +279,9 @@ class LandmarkMap:
                 continue  # merged away just now: what it took would be on no map
             for other in by_sightings[index + 1 :]:
                 if other in self._landmarks and self._same_place(landmark, other):
+                    last = max(landmark.last_seen, other.last_seen)
+                    self._correct(landmark, other.position, self._predicted(other, last), other.bias, last)
                     landmark.tracks |= other.tracks
-                    landmark.last_seen = max(landmark.last_seen, other.last_seen)
                     self._forget(other, landmark)
 
     def _same_place(self, landmark: Landmark, other: Landmark) -> bool:
@@ -341,17 +342,8 @@ class LandmarkMap:
         return _mahalanobis(observation.position - landmark.position, covariance)
 
     def _fuse(self, landmark: Landmark, observation: Observation, stamp: float) -> None:
-        """Kalman update of a wandering point, in Joseph's form (stays symmetric and positive)."""
-        prior = self._predicted(landmark, stamp)
         noise = observation.covariance * self.noise_share**2
-        gain = np.linalg.solve(prior + noise, prior).T
-        keep = np.eye(3) - gain
-        landmark.position = landmark.position + gain @ (observation.position - landmark.position)
-        landmark.noise = keep @ prior @ keep.T + gain @ noise @ gain.T
-        # The bias is that of the observations the position is made of, in the shares in which it is made of them.
-        renewal = np.trace(gain) / 3
-        bias = observation.covariance * (1 - self.noise_share**2)
-        landmark.bias = landmark.bias + renewal * (bias - landmark.bias)
+        self._correct(landmark, observation.position, noise, observation.covariance - noise, stamp)
         landmark.observations += 1
         share = 1.0 / landmark.observations
         landmark.extent = landmark.extent + share * (observation.extent - landmark.extent)
@@ -359,6 +351,17 @@ class LandmarkMap:
         landmark.latent_log_sigma = landmark.latent_log_sigma + share * (
             observation.latent_log_sigma - landmark.latent_log_sigma
         )
+
+    def _correct(self, landmark: Landmark, position: Array, noise: Array, bias: Array, stamp: float) -> None:
+        """Kalman update of a wandering point by where it was seen, in Joseph's form (stays symmetric and positive)."""
+        prior = self._predicted(landmark, stamp)
+        gain = np.linalg.solve(prior + noise, prior).T
+        keep = np.eye(3) - gain
+        landmark.position = landmark.position + gain @ (position - landmark.position)
+        landmark.noise = keep @ prior @ keep.T + gain @ noise @ gain.T
+        # The bias is that of the observations the position is made of, in the shares in which it is made of them.
+        renewal = np.trace(gain) / 3
+        landmark.bias = landmark.bias + renewal * (bias - landmark.bias)
         landmark.last_seen = stamp
         landmark.sharpest = min(landmark.sharpest, landmark.sigma)
 

@@ -161,7 +161,7 @@ def test_the_covariance_of_a_landmark_out_of_sight_grows_by_the_motion(motion, u
     first, second = landmarks.landmarks()
     np.testing.assert_allclose(first.covariance, (0.01 + motion**2 * unseen) * np.eye(3), rtol=1e-6)
     assert second.sigma < 0.18  # seen just now
-    assert landmarks.landmarks(max_sigma=0.18) != []  # it was known that well
+    assert len(landmarks.landmarks(max_sigma=0.18)) == 2  # the first was known that well
 
 
 def test_neighbours_out_of_sight_are_not_merged_for_having_perhaps_wandered():
@@ -181,6 +181,17 @@ def test_what_comes_to_the_place_of_a_landmark_goes_on_as_that():
     first, second = landmarks.landmarks()
     assert (first.tracks, first.observations, first.last_seen) == ({1, 2}, 6, 5.1)
     assert second.tracks == {3}
+
+
+def test_a_landmark_out_of_sight_for_long_moves_to_what_is_merged_into_it():
+    landmarks = LandmarkMap()
+    for step in range(20):
+        landmarks.update([seen([0, 0, 0], track=1, latent=0.0)], 0.1 * step)
+    landmarks.update([seen([0.3, 0, 0], track=2, latent=2.0)], 62.0)
+    (landmark,) = landmarks.landmarks()
+    assert landmark.tracks == {1, 2}
+    np.testing.assert_allclose(landmark.position, [0.3, 0, 0], atol=0.01)  # it may have wandered by 0.39 m
+    assert landmark.sigma == pytest.approx(0.1 * 3**0.5, abs=0.005)  # as well as the new sighting knows it
 
 
 def test_a_moving_object_is_followed():
