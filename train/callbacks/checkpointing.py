@@ -1,7 +1,6 @@
 """Files to resume from, whole or absent: at fixed steps, at the end, and when the process is told to end."""
 
 import errno
-import pickle
 import signal
 import threading
 from pathlib import Path
@@ -51,11 +50,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             DamagedCheckpoint: the file is truncated, empty or something else.
+            OSError: it can't be read.
         """
         try:
-            return super().load_checkpoint(path, *args, **kwargs)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            checkpoint = super().load_checkpoint(path, *args, **kwargs)
+            missing = {"state_dict", "optimizer_states", "global_step"} - checkpoint.keys()
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # damaged bytes may raise anything in torch.load
             raise DamagedCheckpoint(f"{path} is truncated or damaged") from error
+        if missing:
+            raise DamagedCheckpoint(f"{path} is truncated or damaged: it has no {', '.join(sorted(missing))}")
+        return checkpoint
 
 
 def _write(checkpoint: dict[str, Any], path: Path) -> None:
