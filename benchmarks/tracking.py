@@ -31,19 +31,19 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
+from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.clip import DEMO_CLIP
+from monet_perception.decomposer import Decomposer
+from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry, slot_geometry
-from monet_perception.labels import FIRST_OBJECT_LABEL, label_masks
-from monet_perception.picture_shift import PictureShift
+from monet_perception.labels import FIRST_OBJECT_LABEL, label_masks, label_scene
 from monet_perception.recording import Frame, read_frames
-from monet_perception.region import resize
+from monet_perception.scene_tracker import SceneTracker
 from monet_perception.similarity import mask_overlap
 from monet_perception.slots import MIN_AREA
-from monet_perception.tracking import Tracker
 from train.report import write_json
 
 LEVELS = (0.5, 0.9, 0.95)
-MASK_SIZE = 64
 FOUND_IOU = 0.5
 SHADOW = 6
 """Pixels beside what is near, on its left, that a stereo camera's other eye doesn't see."""
@@ -106,37 +106,29 @@ class Scores:
         return 2 * float(table[rows, columns].sum()) / (self.visible + self.found + self.false)
 
 
-def label_segment(frame_tracker: Tracker) -> Segment:
-    """Slots by recorded labels; the latents are the prior, which says nothing."""
-    shift = PictureShift()
+def label_segment() -> Segment:
+    """Slots by recorded labels, which say themselves what is background."""
+    tracker = SceneTracker()
 
     def segment(frame: Frame) -> Slots:
-        masks, roi = label_masks(frame.labels, MASK_SIZE)
-        prior = np.zeros((len(masks), 1))
-        moved = shift.update(resize(frame.image, roi, MASK_SIZE))
-        tracks = frame_tracker.update(masks, prior, prior, frame.stamp, moved)
-        geometries = slot_geometry(masks, roi, frame.depth, frame.intrinsics)
-        known = [None if one is None else replace(one, background=True) for one in geometries[:FIRST_OBJECT_LABEL]]
-        return Slots(masks, masks, tracks, [*known, *geometries[FIRST_OBJECT_LABEL:]])
+        slots = _slots(label_scene(frame.image, frame.labels), frame, tracker)
+        background, objects = slots.geometries[:FIRST_OBJECT_LABEL], slots.geometries[FIRST_OBJECT_LABEL:]
+        known = [None if one is None else replace(one, background=True) for one in background]
+        return replace(slots, geometries=[*known, *objects])
 
     return segment
 
 
-def network_segment(checkpoint: Path | None, frame_tracker: Tracker) -> Segment:
-    """Slots by a network (None: the shipped one)."""
-    from monet_perception.decomposer import Decomposer
+def network_segment(decomposer: Decomposer) -> Segment:
+    """Slots by a network."""
+    tracker = SceneTracker()
+    return lambda frame: _slots(decomposer(frame.image), frame, tracker)
 
-    decomposer = Decomposer() if checkpoint is None else Decomposer(checkpoint)
-    shift = PictureShift()
 
-    def segment(frame: Frame) -> Slots:
-        scene = decomposer(frame.image)
-        moved = shift.update(scene.image)
-        tracks = frame_tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, frame.stamp, moved)
-        geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
-        return Slots(scene.masks, label_masks(frame.labels, scene.masks.shape[-1])[0], tracks, geometries)
-
-    return segment
+def _slots(scene: Decomposition, frame: Frame, tracker: SceneTracker) -> Slots:
+    true_masks, _ = label_masks(frame.labels, scene.masks.shape[-1])
+    geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
+    return Slots(scene.masks, true_masks, tracker.update(scene, frame.stamp), geometries)
 
 
 def with_holes(depth: NDArray[np.float32], share: float, random: np.random.Generator) -> NDArray[np.float32]:
@@ -148,11 +140,15 @@ def with_holes(depth: NDArray[np.float32], share: float, random: np.random.Gener
     return np.where(missing, np.float32(0), depth)
 
 
-def score(recordings: list[Path], make_segment: Callable[[Tracker], Segment], holes: float = 0.0) -> Scores:
+def score(recordings: list[Path], make_segment: Callable[[], Segment], holes: float = 0.0) -> Scores:
+    """Scores of recordings, each of which is segmented anew.
+
+    Raises:
+        ValueError: one lacks depth, labels or camera poses.
+    """
     scores, random = Scores(), np.random.default_rng(0)
     for number, path in enumerate(recordings):
-        tracker = Tracker()
-        segment = make_segment(tracker)
+        segment = make_segment()
         last_track: dict[int, int] = {}
         for frame in _checked_frames(path):
             assert frame.depth is not None
@@ -237,16 +233,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "recordings", nargs="*", type=Path, default=[DEMO_CLIP], help="MCAP files (default: the shipped clip)"
     )
     parser.add_argument("--slots", choices=("truth", "network", "both"), default="both")
-    parser.add_argument("--checkpoint", type=Path, help="network (default: the shipped one)")
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="network (the shipped one)")
     parser.add_argument(
         "--holes", type=float, default=0.0, metavar="SHARE", help="of the depth to leave out, in blobs and beside edges"
     )
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     options = parser.parse_args(argv)
-    sources: dict[str, Callable[[Tracker], Segment]] = {
-        "truth": label_segment,
-        "network": lambda tracker: network_segment(options.checkpoint, tracker),
-    }
+    sources = {"truth": label_segment, "network": lambda: network_segment(Decomposer(options.checkpoint))}
     chosen = list(sources) if options.slots == "both" else [options.slots]
     try:
         results = {name: score(options.recordings, sources[name], options.holes).summary() for name in chosen}

@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.tracking import covering_slots, visible_labels
+from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.decomposer import Decomposer
 from monet_perception.decomposition import Decomposition
 from monet_perception.labels import label_masks
-from monet_perception.picture_shift import NO_SHIFT, PictureShift
 from monet_perception.recording import Frame, read_frames
+from monet_perception.scene_tracker import SceneTracker
 from monet_perception.similarity import mask_overlap
 from monet_perception.tracking import NO_TRACK, Tracker
 
@@ -71,13 +72,14 @@ def slide(frame: Frame, decomposer: Decomposer, step: int) -> list[Window]:
 
 def track(windows: list[Window], rate: float, *, with_shift: bool, score: Score) -> None:
     """Adds the switches of one turn."""
-    tracker, shift = Tracker(), PictureShift()
+    told, untold = SceneTracker(), Tracker()
     last: dict[int, int] = {}
     for number, window in enumerate(windows):
-        scene, moved = window.scene, shift.update(window.scene.image)
-        tracks = tracker.update(
-            scene.masks, scene.latent_mean, scene.latent_log_sigma, number / rate, moved if with_shift else NO_SHIFT
-        )
+        scene, stamp = window.scene, number / rate
+        if with_shift:
+            tracks = told.update(scene, stamp)
+        else:
+            tracks = untold.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, stamp)
         for label, slot in found_objects(window):
             if tracks[slot] != NO_TRACK:
                 score.switches += last.get(label, tracks[slot]) != tracks[slot]
@@ -110,12 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "recordings", nargs="*", type=Path, default=[DEMO_CLIP], help="MCAP files (default: the shipped clip)"
     )
-    parser.add_argument("--checkpoint", type=Path, help="network (default: the shipped one)")
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="network (the shipped one)")
     parser.add_argument("--stills", type=int, default=3, help="images of each recording (default: %(default)s)")
     parser.add_argument("--step", type=int, default=16, help="pixels from frame to frame (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=10.0, help="frames a second (default: %(default)s)")
     options = parser.parse_args(argv)
-    decomposer = Decomposer() if options.checkpoint is None else Decomposer(options.checkpoint)
+    decomposer = Decomposer(options.checkpoint)
     scores, speeds = {True: Score(), False: Score()}, []
     try:
         for path in tqdm(options.recordings, file=sys.stderr):

@@ -34,21 +34,19 @@ from numpy.typing import NDArray
 from monet_perception.calibration import camera_intrinsics
 from monet_perception.clip import CAMERA_INFO, DEPTH, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
-from monet_perception.labels import FIRST_OBJECT_LABEL, label_masks
-from monet_perception.picture_shift import PictureShift
+from monet_perception.labels import FIRST_OBJECT_LABEL, label_scene
 from monet_perception.recording import Frame, TrueObject, pose_matrix, read_frames, true_objects
 from monet_perception.region import Region
+from monet_perception.scene_tracker import SceneTracker
 from monet_perception.slots import mask_area
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
-from monet_perception.tracking import Tracker, TrackerSettings
+from monet_perception.tracking import TrackerSettings
 
 if TYPE_CHECKING:
     from rclpy.node import Node
 
 Array = NDArray[np.float64]
 
-MASK_SIZE = 64
-"""Side of the masks made from recorded labels."""
 MIN_OBSERVATIONS = 10
 """Frames from which on a landmark is printed and drawn; what was seen less often is mostly an error of segmentation."""
 MAX_SIGMA = 0.25
@@ -101,12 +99,11 @@ def network_observer(checkpoint: Path | None) -> Observer:
     from monet_perception.decomposer import Decomposer  # only here: torch takes seconds to import
 
     decomposer = Decomposer() if checkpoint is None else Decomposer(checkpoint)
-    tracker, shift = Tracker(), PictureShift()
+    tracker = SceneTracker()
 
     def observe(frame: Frame) -> tuple[list[Observation], Region]:
         scene = decomposer(frame.image)
-        moved = shift.update(scene.image)
-        tracks = tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, frame.stamp, moved)
+        tracks = tracker.update(scene, frame.stamp)
         geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
         observations = [
             to_world(frame.camera, track, geometry, scene.latent_mean[slot], scene.latent_log_sigma[slot])
@@ -124,16 +121,15 @@ def label_observer() -> Observer:
     def observe(frame: Frame) -> tuple[list[Observation], Region]:
         if frame.labels is None:
             raise ValueError("the recording has no labels: use --masks network")
-        masks, roi = label_masks(frame.labels, MASK_SIZE)
-        geometries = slot_geometry(masks, roi, frame.depth, frame.intrinsics)
-        large_enough = mask_area(masks) >= TrackerSettings.min_area
-        prior = np.zeros(1)
+        scene = label_scene(frame.image, frame.labels)
+        geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
+        large_enough = mask_area(scene.masks) >= TrackerSettings.min_area
         observations = [
-            to_world(frame.camera, label, geometry, prior, prior)
+            to_world(frame.camera, label, geometry, scene.latent_mean[label], scene.latent_log_sigma[label])
             for label, geometry in enumerate(geometries)
             if label >= FIRST_OBJECT_LABEL and geometry is not None and large_enough[label]
         ]
-        return observations, roi
+        return observations, scene.roi
 
     return observe
 

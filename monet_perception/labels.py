@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from monet_perception.region import Region, centre_square, resize_map
+from monet_perception.decomposition import Decomposition
+from monet_perception.region import Region, centre_square, resize, resize_map
 from monet_perception.similarity import mask_overlap
 
 FIRST_OBJECT_LABEL = 4
@@ -46,6 +47,20 @@ def label_masks(labels: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float3
         for label in range(int(labels.max()) + 1)
     ]
     return np.stack(planes), roi
+
+
+def label_scene(image: NDArray[np.uint8], labels: NDArray[np.uint8], size: int = 64) -> Decomposition:
+    """Recorded labels in place of what a network finds; their latents are the prior, which says nothing.
+
+    Args:
+        image: [h, w, 3] RGB.
+        labels: [h, w], its labels.
+        size: H = W of the masks.
+    """
+    masks, roi = label_masks(labels, size)
+    prior = np.zeros((len(masks), 1), np.float32)
+    height, width = labels.shape
+    return Decomposition(masks, prior, prior, roi, height, width, resize(image, roi, size))
 
 
 def match_objects(

@@ -1,4 +1,4 @@
-"""How far a picture moved: found again, or said not to be known."""
+"""How far a picture moved: found again, or said not to be known, and what tracks make of it."""
 
 import cv2
 import numpy as np
@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from monet_perception.labels import FIRST_OBJECT_LABEL, label_scene
 from monet_perception.picture_shift import NO_SHIFT, PictureShift
+from monet_perception.scene_tracker import SceneTracker
+from monet_perception.tracking import Tracker
 
 
 def scenery(seed: int, size: int) -> np.ndarray:
@@ -15,7 +18,7 @@ def scenery(seed: int, size: int) -> np.ndarray:
     return cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(-16, 16), st.integers(-16, 16))
+@given(st.integers(0, 2**32 - 1), st.integers(-12, 12), st.integers(-12, 12))
 def test_a_shift_is_found(seed, right, down):
     wide = scenery(seed, 128)
     before, after = (wide[32 - y : 96 - y, 32 - x : 96 - x] for x, y in ((0, 0), (right, down)))
@@ -37,3 +40,18 @@ def test_what_cannot_be_compared_has_not_moved():
         assert shift.update(np.full((64, 64, 3), level, np.uint8)) == NO_SHIFT
     assert shift.update(scenery(0, 32)) == NO_SHIFT, "another network's size"
     assert shift.update(scenery(0, 64)) == NO_SHIFT
+
+
+def test_alike_objects_keep_their_tracks_while_the_camera_turns():
+    """Two objects side by side, and in every picture each is where the other one was before."""
+    image, labels = scenery(3, 128)[:64], np.zeros((64, 128), np.uint8)
+    labels[26:38, 60:72], labels[26:38, 80:92] = FIRST_OBJECT_LABEL, FIRST_OBJECT_LABEL + 1
+    told, untold, tracks, without = SceneTracker(), Tracker(), [], []
+    for step in range(9):
+        left = 20 + 20 * max(0, step - 6)
+        scene = label_scene(image[:, left : left + 64], labels[:, left : left + 64])
+        tracks.append(told.update(scene, 0.1 * step)[-2:].tolist())
+        found = untold.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, 0.1 * step)
+        without.append(found[-2:].tolist())
+    assert tracks[5:] == 4 * [tracks[5]]
+    assert without[5:] != 4 * [without[5]]
