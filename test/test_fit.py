@@ -176,8 +176,15 @@ def test_batch_of_a_non_finite_loss_is_saved(store: Path, tmp_path: Path, capsys
     poison = Poison()
     assert main(with_callback(poison), arguments(store, tmp_path, 20, checkpoint_steps=1)) == 1
     assert "the loss is nan at step 3" in capsys.readouterr().err
-    assert torch.equal(load_file(tmp_path / "nonfinite_step_3_rank_0.safetensors")["images"], poison.images)
+    saved = tmp_path / "nonfinite_step_3_rank_0.safetensors"
+    assert torch.equal(load_file(saved)["images"], poison.images)
     assert checkpoint(tmp_path)["global_step"] == 2
+
+    saved.unlink()
+    saved.mkdir()  # it can't be written
+    assert main(with_callback(poison), [*arguments(store, tmp_path, 20), "--resume"]) == 1
+    message = capsys.readouterr().err
+    assert f"the loss is nan at step 3; its batch could not be saved in {saved} (Is a directory)" in message
 
 
 def test_failed_write_is_told_and_the_last_checkpoint_kept(

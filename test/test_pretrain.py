@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
-from small_training import arguments, assert_same_run, checkpoint, write_squares
+from small_training import FileSizeLimit, arguments, assert_same_run, checkpoint, write_squares
 
 from monet_perception.checkpoint import load_checkpoint
 from train import fit, pretrain
 from train.assignment import IGNORED, SMALLEST_AREA, assign_slots, instance_targets, matched_loss, matching_cost
-from train.cli import main
+from train.cli import RunError, main
 from train.data.layout import StoreLayout
 from train.data.store import Store
 from train.data.store_writer import StoreWriter
@@ -221,6 +221,12 @@ def test_classes_are_learnt_and_fit_starts_from_the_encoder(store: Path, tmp_pat
     assert main(fit.make_cli, arguments(store, tmp_path / "fit", 1, **start)) == 0
     trained = load_file(tmp_path / "fit/last.safetensors")
     assert torch.equal(trained["attention.encoder.conv1.weight"], tensors["attention.encoder.conv1.weight"])
+
+    cli = pretrain.make_cli(["classes", "--run", str(path.parent), "--resume", "--trainer.max_steps", "41"])
+    cli.trainer.callbacks.insert(0, FileSizeLimit(1 << 16, 40, 100))
+    with pytest.warns(UserWarning, match="last.safetensors was not written"), pytest.raises(RunError):
+        cli.fit()
+    assert load_file(path).keys() == tensors.keys()
 
 
 def test_pixels_get_their_objects_categories(store: Path) -> None:

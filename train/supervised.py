@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from monet_perception.checkpoint import save_checkpoint
@@ -220,8 +220,9 @@ class ClassTask(SupervisedTask):
         tensors = {f"attention.encoder.{name}": t.contiguous() for name, t in self.encoder.state_dict().items()}
         metadata = {"encoder": self.config.encoder, "dataset": f"{dataset} (classes)", "steps": str(steps)}
         metadata |= {name: str(value) for name, value in metrics.items()}
+        content = safetensors.torch.save(tensors, metadata=metadata)  # save_file wouldn't raise OSError on a full disk
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            temporary.write_bytes(content)
 
 
 class PixelClasses:

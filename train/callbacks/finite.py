@@ -4,10 +4,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import save_file
 from torch import Tensor
+
+from monet_perception.files import replacing
 
 
 class NonFiniteLoss(RuntimeError):
@@ -78,11 +80,22 @@ class NonFiniteStop(Callback):
         all_finite = trainer.strategy.reduce_boolean_decision(finite)
         if not finite:
             path = self.folder / f"nonfinite_step_{step}_rank_{trainer.global_rank}.safetensors"
-            tensors = {name: value.contiguous().cpu() for name, value in pending.batch.items()}
-            save_file(tensors, path, metadata={"step": str(step), "loss": str(loss)})
-            raise NonFiniteLoss(f"the loss is {loss} at step {step}; its batch is saved in {path}. " + _REMEDY)
+            saved = _save(pending, path, loss)
+            raise NonFiniteLoss(f"the loss is {loss} at step {step}; its batch {saved}. " + _REMEDY)
         if not all_finite:
             raise NonFiniteLoss(f"the loss of another process is not finite at step {step}. " + _REMEDY)
+
+
+def _save(pending: PendingLoss, path: Path, loss: float) -> str:
+    """Saves the batch of a loss; what became of it."""
+    tensors = {name: value.contiguous().cpu() for name, value in pending.batch.items()}
+    content = safetensors.torch.save(tensors, metadata={"step": str(pending.step), "loss": str(loss)})
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        return f"could not be saved in {path} ({error.strerror})"
+    return f"is saved in {path}"
 
 
 _REMEDY = (
