@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from monet_perception.recording import DEPTH_WITHIN, POSE_WITHIN
-from monet_perception.stamps import NANOSECONDS
+from monet_perception.stamps import NANOSECONDS, nearest
 
 Array = NDArray[np.float64]
 
@@ -82,16 +82,15 @@ class PoseHistory:
         Else it is the nearest within `POSE_WITHIN`, as in recordings; None where there is none.
         """
         place = bisect_left(self._stamps, stamp)
-        around = [near for near in (place - 1, place) if 0 <= near < len(self._stamps)]
-        if len(around) == 2:
+        if 0 < place < len(self._stamps):
             before, after = self._stamps[place - 1], self._stamps[place]
             if after - before <= POSES_APART * NANOSECONDS:
                 share = (stamp - before) / (after - before)
                 return interpolate(self._poses[place - 1], self._poses[place], share)
-        nearest = min(around, key=lambda near: abs(self._stamps[near] - stamp), default=None)
-        if nearest is None or abs(self._stamps[nearest] - stamp) > POSE_WITHIN * NANOSECONDS:
+        near = nearest(self._stamps, stamp)
+        if near is None or abs(self._stamps[near] - stamp) > POSE_WITHIN * NANOSECONDS:
             return None
-        return self._poses[nearest]
+        return self._poses[near]
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,8 @@ class FrameJoiner:
         return not under_way or newest - stamp > DEPTH_PATIENCE * NANOSECONDS
 
     def _depth(self, stamp: int) -> Any | None:
-        nearest = min(self._depths, key=lambda depth: abs(depth[0] - stamp), default=None)
-        if nearest is None or abs(nearest[0] - stamp) > DEPTH_WITHIN * NANOSECONDS:
+        stamps = [of_depth for of_depth, _ in self._depths]
+        near = nearest(stamps, stamp)
+        if near is None or abs(stamps[near] - stamp) > DEPTH_WITHIN * NANOSECONDS:
             return None
-        return nearest[1]
+        return self._depths[near][1]

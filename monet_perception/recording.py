@@ -31,7 +31,7 @@ from monet_perception.calibration import camera_intrinsics
 from monet_perception.clip import CAMERA_INFO, DEPTH, LABELS, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL
-from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
+from monet_perception.stamps import NANOSECONDS, nearest, stamp_nanoseconds
 
 DEPTH_WITHIN = 0.02
 """Seconds between an image and the depth image that is taken for it, as the node's `depth_tolerance`."""
@@ -162,12 +162,10 @@ class _Topic:
 
     def find(self, stamp: int) -> Any | None:
         """The message nearest to a stamp; None, and a miss, if that is too far away."""
-        place = bisect_left(self.stamps, stamp)
-        around = [near for near in (place - 1, place) if 0 <= near < len(self.stamps)]
-        nearest = min(around, key=lambda near: abs(self.stamps[near] - stamp), default=None)
-        apart = math.inf if nearest is None else abs(self.stamps[nearest] - stamp) / NANOSECONDS
-        if nearest is not None and apart <= _WITHIN[self.name]:
-            return self.messages[nearest]
+        near = nearest(self.stamps, stamp)
+        apart = math.inf if near is None else abs(self.stamps[near] - stamp) / NANOSECONDS
+        if near is not None and apart <= _WITHIN[self.name]:
+            return self.messages[near]
         self.misses += 1
         self.nearest_miss = min(self.nearest_miss, apart)
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 NANOSECONDS = 1_000_000_000
@@ -11,3 +13,10 @@ NANOSECONDS = 1_000_000_000
 def stamp_nanoseconds(header: Any) -> int:
     """The stamp of a std_msgs/Header as one number."""
     return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
+
+
+def nearest(stamps: Sequence[int], stamp: int) -> int | None:
+    """Place of the nearest among stamps in order, of those equally near the first; None where there are none."""
+    place = bisect_left(stamps, stamp)
+    around = range(max(place - 1, 0), min(place + 1, len(stamps)))
+    return min(around, key=lambda near: abs(stamps[near] - stamp), default=None)

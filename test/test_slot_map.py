@@ -22,7 +22,7 @@ from monet_perception.labels import label_masks
 from monet_perception.lens import Distortion
 from monet_perception.recording import read_frames
 from monet_perception.region import Region
-from monet_perception.stamps import NANOSECONDS
+from monet_perception.stamps import NANOSECONDS, nearest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -399,6 +399,12 @@ def turning(seconds: float) -> NDArray[np.float64]:
     pose[:3, :3] = Rotation.from_euler("z", 0.5 * seconds).as_matrix()
     pose[0, 3] = 0.3 * seconds
     return pose
+
+
+@given(st.lists(st.integers(0, 50)).map(sorted), st.integers(-5, 55))
+def test_the_nearest_stamp_is_the_first_of_those_equally_near(stamps, stamp):
+    apart = [abs(one - stamp) for one in stamps]
+    assert nearest(stamps, stamp) == (apart.index(min(apart)) if apart else None)
 
 
 @given(st.floats(0.0, 1.0), st.floats(0.01, 0.2))
