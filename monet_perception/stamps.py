@@ -16,7 +16,7 @@ def stamp_nanoseconds(header: Any) -> int:
 
 
 def nearest(stamps: Sequence[int], stamp: int) -> int | None:
-    """Place of the nearest among stamps in order, of those equally near the first; None where there are none."""
+    """Place of the nearest among stamps in order, the earlier of two; None where there are none."""
     place = bisect_left(stamps, stamp)
     around = range(max(place - 1, 0), min(place + 1, len(stamps)))
     return min(around, key=lambda near: abs(stamps[near] - stamp), default=None)

@@ -401,8 +401,8 @@ def turning(seconds: float) -> NDArray[np.float64]:
     return pose
 
 
-@given(st.lists(st.integers(0, 50)).map(sorted), st.integers(-5, 55))
-def test_the_nearest_stamp_is_the_first_of_those_equally_near(stamps, stamp):
+@given(st.sets(st.integers(0, 50)).map(sorted), st.integers(-5, 55))
+def test_the_nearest_stamp_is_the_earlier_of_two(stamps, stamp):
     apart = [abs(one - stamp) for one in stamps]
     assert nearest(stamps, stamp) == (apart.index(min(apart)) if apart else None)
 
