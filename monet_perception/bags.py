@@ -54,14 +54,21 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
         reader.close()
 
 
-def raw_messages(reader: AnyReader, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
+def raw_messages(
+    reader: AnyReader, connections: Collection[Connection], start: int | None = None, stop: int | None = None
+) -> Iterator[tuple[Connection, int, bytes]]:
     """Messages in the order of recording, not deserialised: connection, nanoseconds and bytes.
 
+    Args:
+        reader: from `open_bag`.
+        connections: whose messages.
+        start: nanoseconds, the first time that is wanted; None: the recording's first.
+        stop: nanoseconds, the first time that is no longer wanted; None: to the end.
     Raises:
         BagError: the recording is damaged from here on.
     """
     try:
-        yield from reader.messages(connections)
+        yield from reader.messages(connections, start=start, stop=stop)
     except Exception as error:  # rosbags lets through what its decompressors raise
         raise BagError(
             f"{reader.paths[0]}: the recording is damaged from here on ({type(error).__name__}: {error})"

@@ -170,6 +170,24 @@ def test_a_damaged_chunk_ends_the_bag_there(
     assert len(Store.open(tmp_path / "first")) == 1
 
 
+def test_labels_behind_the_damage_are_missed_in_a_sentence(
+    tmp_path: Path, frames: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = frames.repeat(20, axis=1).repeat(20, axis=2)
+    images = [image(n, array, "rgb8") for n, array in enumerate(large)]
+    late = [image(max(n - 3, 0), array[..., 0], "mono8") for n, array in enumerate(large)]
+    (file,) = write_bag(tmp_path / "bag", {"/image": images, "/labels": late}, chunks=True).glob("*.mcap")
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    file.write_bytes(content)
+    command = (file, tmp_path / "store", "--topic", "/image", "--labels-topic", "/labels", "--size", 8)
+    assert run(*command) == 1
+    assert "the recording is damaged from here on" in capsys.readouterr().err
+    assert run(*command, "--skip-broken") == 0
+    assert 0 < len(Store.open(tmp_path / "store")) < 6
+
+
 def test_wrong_bags_and_topics(tmp_path: Path, frames: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]) -> None:
     images = [image(n, array, "rgb8") for n, array in enumerate(frames[:2])]
     bag = write_bag(tmp_path / "bag", {"/left": images, "/right": images})

@@ -123,7 +123,7 @@ class Bag:
             return None
         wanted = [c for c in reader.connections if c.topic == self.labels_topic]
         around = 500_000_000
-        for connection, _, data in reader.messages(wanted, start=time - around, stop=time + around):
+        for connection, _, data in raw_messages(reader, wanted, time - around, time + around):
             message = deserialise(reader, connection, data)
             if message.header.stamp == image.header.stamp:
                 return read_labels(message)
