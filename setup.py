@@ -60,7 +60,7 @@ EXTRAS = {
     "render": ["mujoco>=3.3", "rosbags>=0.11", "tqdm>=4.66"],
     "tensorflow": ["tensorflow-cpu>=2.19"],
     "explore": ["gradio>=6"],
-    "openvino": ["openvino>=2025.0"],  # twice as fast as ONNX Runtime on CPUs that compute in bf16
+    "openvino": ["openvino>=2025.0"],  # nearly twice as fast as ONNX Runtime on CPUs that compute in bf16
     # `colcon build` on a machine without ROS.
     "colcon": [
         "colcon-common-extensions",
@@ -92,7 +92,7 @@ class AmentDistribution(Distribution):
 setup(
     name=PACKAGE,
     version="0.1.0",
-    description="The objects in front of a robot, without a label: MONet-RN50* for ROS 2",
+    description="The objects in a camera image, without labels of the scenes that it sees: MONet networks for ROS 2",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     maintainer="The monet_perception maintainers",
