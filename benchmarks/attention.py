@@ -2,7 +2,7 @@
 
     python -m benchmarks.attention                        fp32 and bf16, on a GPU where there is one; 64x64, batch 8
     python -m benchmarks.attention --slots 7 --precisions bf16 --repeats 9
-    python -m benchmarks.attention --output docs/figures     where attention.json, .md and .png go
+    python -m benchmarks.attention --output figures          where attention.json, .md and .png go
 
 Parameters and FLOP are of the attention alone; times are of whole networks, a training step (forward, loss, backward,
 optimiser) and an inference (masks and posteriors). The networks take turns, and what counts is their ratio in one run.

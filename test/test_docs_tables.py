@@ -17,6 +17,7 @@ from monet_perception.nodes import diagnostics, inputs, outputs
 from monet_perception.nodes.parameters import Spec
 from monet_perception.nodes.settings import SPECS
 from monet_perception.raw_images import COLOUR_ENCODINGS
+from train.model_names import model_name
 
 DOCS = ROOT / "docs"
 NODE = DOCS / "node.md"
@@ -150,15 +151,16 @@ def test_every_field_of_the_service_is_listed():
     assert [(plain(row[0]), plain(row[1])) for row in rows] == fields(request) + fields(response)
 
 
-def test_weights_of_the_presets_are_counted_right():
+def test_presets_have_their_names_and_numbers_of_weights():
     rows = {plain(row[0]): row for row in table(DOCS / "networks.md", "The networks")}
     counted = {}
     for name, config in PRESETS.items():
         with torch.device("meta"):  # shapes without the 200 MB
             monet = Monet(config, initialisation=None)
         parts = monet.attention, monet.component
-        counted[name] = [f"{sum(weight.numel() for weight in part.parameters()):,}" for part in parts]
-    assert {name: row[4:6] for name, row in rows.items()} == counted
+        weights = [f"{sum(weight.numel() for weight in part.parameters()):,}" for part in parts]
+        counted[name] = [model_name(config), *weights]
+    assert {name: [row[1].replace("\\", ""), *row[5:7]] for name, row in rows.items()} == counted
 
 
 def test_the_map_from_the_thesis_names_code_that_exists():

@@ -84,7 +84,7 @@ class MonetTask(Task):
     """Trains MONet, MONet-RN50 or MONet-RN50* without labels.
 
     Args:
-        preset: One of the networks of the thesis, "monet", "monet_rn50", "monet_rn50_star", or the small sibling
+        preset: One of the networks of the thesis, "monet", "monet_rn50", "monet_rn50_star", or MONet-RN18*
             for CPUs, "monet_rn18_star".
         network: Fields of the preset's MonetConfig to change, e.g. {slots: 11, image_size: 128}.
         initialisation: Of what is not pre-trained: "kaiming" or "default" (section 4.3).

@@ -151,6 +151,6 @@ PRESETS: dict[str, MonetConfig] = {
     "monet": MonetConfig(attention="unet"),
     "monet_rn50": MonetConfig(decoder_channels=(512, 256, 128, 64), skip_connections=False),
     "monet_rn50_star": MonetConfig(),
-    # The sibling for CPUs: three stages of a ResNet-18 at full resolution, 4.7 M weights (docs/results.md).
+    # For CPUs: three stages of a ResNet-18 at full resolution, 4.7 M weights (docs/results.md).
     "monet_rn18_star": MonetConfig(encoder="resnet18", decoder_channels=(128, 64, 32), component_decoder="upsampling"),
 }
