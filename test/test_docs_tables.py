@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,54 @@ def test_presets_have_their_names_and_numbers_of_weights():
         weights = [f"{sum(weight.numel() for weight in part.parameters()):,}" for part in parts]
         counted[name] = [model_name(config), *weights]
     assert {name: [row[1].replace("\\", ""), *row[5:7]] for name, row in rows.items()} == counted
+
+
+def imported(part: str) -> set[str]:
+    """Names of the libraries, and of the package's modules and folders, that one of these imports."""
+    path = ROOT / "monet_perception" / part
+    found = set()
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            found |= {module.split(".")[module.startswith("monet_perception.")] for module in modules}
+    return found - sys.stdlib_module_names - {"monet_perception"}
+
+
+LIBRARIES = {
+    "NumPy": {"numpy"},
+    "SciPy": {"scipy"},
+    "OpenCV": {"cv2"},
+    "Pillow": {"PIL"},
+    "ONNX": {"onnx", "onnx_ir", "onnxscript"},
+    "ONNX Runtime": {"onnxruntime"},
+    "OpenVINO": {"openvino"},
+}
+"""Those that are not imported by the name that index.md gives them."""
+
+
+def test_every_part_imports_what_it_may():
+    rows = table(DOCS / "index.md", "How a frame flows")[:-2]  # nodes and train may import all but each other
+    named = [[Path(name).name for name in re.findall(r"`([^`]+)`", row[0])] for row in rows]
+    parts = [{name.removesuffix(".py") for name in names} for names in named]
+    for index, row in enumerate(rows):
+        allowed = set(parts[index])
+        for word in row[2].split(", "):
+            if word == "the rows above":
+                allowed |= set().union(*parts[:index])
+            else:
+                allowed |= parts[0] if word == "the first row" else LIBRARIES.get(word, {word})
+        needed = set().union(*(imported(name) for name in named[index]))
+        assert needed <= allowed, parts[index]
+        assert allowed - set().union(*parts) <= needed, f"libraries that {parts[index]} don't import"
+    modules = {path.stem for path in (ROOT / "monet_perception").glob("[!_]*.py")}
+    assert modules <= set().union(*parts)
+    assert "train" not in imported("nodes")
+    assert "nodes" not in imported("../train")
 
 
 def test_the_map_from_the_thesis_names_code_that_exists():
