@@ -35,9 +35,12 @@ from std_msgs.msg import Header
 from benchmarks.node_process import PROFILE, checkpoint_for_timing, picture, process, use_dds, wait, wait_until
 from benchmarks.soak_node import FAULT
 from benchmarks.soak_report import PATIENCE, Record, report
+from benchmarks.targets import MissedError
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.diagnostics import resident_memory
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
+from train.inference import run_command
+from train.report import prepare_outputs
 
 RATE = 15.0
 SAMPLE = 2.0
@@ -72,7 +75,7 @@ class Soak:
         self._frames = [picture(320, 240), picture(160, 120), picture(640, 480)]
         self._last_answer = 0.0
         self._error_at: float | None = None
-        self._begin = time.monotonic()
+        self._begin = self._next_frame = time.monotonic()
         self.reports = 0
 
     # What comes and goes, each with the seconds between two
@@ -95,20 +98,26 @@ class Soak:
         self._begin = time.monotonic()
         events = self.events()
         due = {name: self._begin + interval for name, (interval, _) in events.items()}
-        next_frame = self._begin
+        self._next_frame = self._begin
         while (now := time.monotonic()) < self._begin + seconds:
             for name, (interval, happen) in events.items():
                 if now >= due[name]:
                     happen()
                     due[name] = time.monotonic() + interval
-            wait(self._executor, next_frame - time.monotonic())
-            next_frame = max(next_frame + 1 / RATE, time.monotonic() - 1 / RATE)
             self._send()
-            self._watch_recovery()
+        self._recover()
         self._settle()
         self._sample()
 
+    def _recover(self) -> None:
+        """Sends images until the node has answered after the last error, or that counts as missed."""
+        while self._error_at is not None:
+            self._send()
+
     def _send(self) -> None:
+        """Sends the next image when it is due."""
+        wait(self._executor, self._next_frame - time.monotonic())
+        self._next_frame = max(self._next_frame + 1 / RATE, time.monotonic() - 1 / RATE)
         frame = self._frames[self.record.sent % len(self._frames)]
         message = image_message(Header(frame_id="camera", stamp=self._node.get_clock().now().to_msg()), frame, "rgb8")
         if self.record.sent % 12 == 5:
@@ -117,6 +126,7 @@ class Soak:
             self.record.malformed += 1
         self._camera.publish(message)
         self.record.sent += 1
+        self._watch_recovery()
 
     def _break_device(self) -> None:
         if self._error_at is None and "slots" in self._listening:
@@ -165,6 +175,7 @@ class Soak:
 
     def _leave_and_return(self) -> None:
         """Everybody stops listening for a while; no image is sent meanwhile, so that all can be counted."""
+        self._recover()
         self._settle()
         for name in list(self._listening):
             self._ignore(name)
@@ -172,7 +183,6 @@ class Soak:
         wait(self._executor, 2.0)
         self._listen("slots")
         self._connected()
-        self._error_at = None if self._error_at is None else time.monotonic()
 
     def _listen(self, name: str) -> None:
         kind, callback = (SlotArray, self._on_slots) if name == "slots" else (Image, lambda message: None)
@@ -220,18 +230,28 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
     options = parser.parse_args()
+    return run_command(lambda: _run(options), MissedError)
+
+
+def _run(options: argparse.Namespace) -> None:
+    prepare_outputs(folders=[options.output])
     use_dds(88, str(PROFILE))
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = options.checkpoint or checkpoint_for_timing(Path(folder))
         arguments = ["--ros-args", "-p", f"checkpoint:={checkpoint}", "-p", "diagnostics_period:=0.5", *LOSSLESS]
+        fault = ""
         with process("-c", "from benchmarks.soak_node import run; run()", *arguments) as node:
             soak = Soak(node.pid, options.seed)
-            soak.run(60 * options.minutes)
-            ended = node.poll()
-        if ended is not None:
-            print(f"the node ended by itself, with {ended}", file=sys.stderr)
-            return 1
-    return 0 if report(soak.record, options.output) else 1
+            try:
+                soak.run(60 * options.minutes)
+            except TimeoutError as error:
+                fault = str(error)
+            if (ended := node.poll()) is not None:
+                fault = f"the node ended by itself, with {ended}"
+    # What was counted until then is told all the same.
+    held = report(soak.record, options.output) if soak.record.counts and soak.record.samples else False
+    if fault or not held:
+        raise MissedError(fault or "a limit doesn't hold")
 
 
 if __name__ == "__main__":

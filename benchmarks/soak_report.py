@@ -52,7 +52,7 @@ def verdicts(record: Record) -> list[tuple[str, str, bool]]:
          record.sent == counts["received"] == accounted),
         ("malformed sent, counted", f"{record.malformed}, {counts['broken']}", record.malformed == counts["broken"]),
         ("device errors, recoveries seen, missed", f"{record.errors}, {len(record.recoveries)}, {record.missed}",
-         record.missed == 0),
+         record.missed == 0 and len(record.recoveries) == record.errors),
         ("slowest recovery", f"{slowest:.1f} s", not slowest > PATIENCE),
         ("wrong parameters refused, accepted", f"{record.refused}, {record.wrongly_set}", record.wrongly_set == 0),
         ("decode requests, answered", f"{record.decode_requests}, {record.decode_answers}",
