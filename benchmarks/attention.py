@@ -19,10 +19,12 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.targets import MissedError
 from monet_perception.files import write_text
 from train import report
 from train.cost import Profile, Setting, count, time_all
 from train.figures import save_figure
+from train.inference import run_command
 from train.profile import THESIS_SLOTS, draw, relative_time
 
 MONET, STAR = "monet", "monet_rn50_star"
@@ -94,14 +96,14 @@ def missed(measured: Measured) -> list[str]:
     return found
 
 
-def write(measured: Measured, folder: Path, machine: str, batch_size: int) -> str:
-    """attention.json, attention.md and attention.png; returns the table."""
+def write(measured: Measured, folder: Path, machine: str, batch_size: int) -> None:
+    """The table on the screen, then attention.json, attention.md and attention.png."""
     table = as_markdown(measured, machine, batch_size)
+    print(table)
     content = {precision: [asdict(profile) for profile in profiles] for precision, profiles in measured.items()}
     report.write_json(folder / "attention.json", {"machine": machine, "batch_size": batch_size} | content)
     write_text(folder / "attention.md", table)
     save_figure(draw(measured), folder / "attention.png")
-    return table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,12 +118,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
     options = parser.parse_args(argv)
+    return run_command(lambda: _run(options), MissedError)
+
+
+def _run(options: argparse.Namespace) -> None:
+    report.prepare_outputs(folders=[options.output])
     torch.set_num_threads(options.threads)
     measured = measure(options)
-    print(write(measured, options.output, report.machine(options.device, options.threads), options.batch_size))
-    for line in (misses := missed(measured)):
-        print("missed:", line)
-    return 1 if misses else 0
+    write(measured, options.output, report.machine(options.device, options.threads), options.batch_size)
+    if misses := missed(measured):
+        raise MissedError(f"missed: {'; '.join(misses)}")
 
 
 if __name__ == "__main__":

@@ -24,14 +24,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.targets import MissedError
 from monet_perception.networks import PRESETS, MonetConfig
 from train.cost import Setting, Timer
 from train.data.module import Batch, SceneData, SceneLoader
 from train.data.multi_object import ENTITIES, ObjectsRoom
 from train.data.source import Sample
 from train.data.store import Store
+from train.inference import run_command
 from train.render import main as render
-from train.report import machine, write_json
+from train.report import machine, prepare_outputs, write_json
 
 ROUNDS = 3
 BATCH = 64
@@ -182,13 +184,19 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=3, help="training steps of each preset [3]")
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
+    return run_command(lambda: _run(options), MissedError)
+
+
+def _run(options: argparse.Namespace) -> None:
+    prepare_outputs(files=[options.json])
     with tempfile.TemporaryDirectory(prefix="monet_data_") as folder:
         rates = measure(options, Path(folder))
     met = report(rates)
     if options.json:
         found = {name: rate._asdict() for name, rate in rates.items()}
         write_json(options.json, {"machine": machine(), "images_per_second": found})
-    return 0 if met else 1
+    if not met:
+        raise MissedError("a target is missed")
 
 
 if __name__ == "__main__":

@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from benchmarks.targets import MissedError
 from monet_perception.backends.graphs import GraphError
 from monet_perception.backends.openvino_backend import OpenVinoError
 from monet_perception.backends.quantisation import quantise, quantised_paths, read_frames
 from monet_perception.checkpoint import (
     DEFAULT_CHECKPOINT,
-    CheckpointError,
     load_checkpoint,
     read_info,
     read_tensors,
@@ -46,6 +46,7 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.files import write_text
 from monet_perception.networks import PRESETS, Monet
 from train import report
+from train.inference import run_command
 
 # How many times as fast as plain the fastest variant has to be, without reconstructions.
 TARGET, TARGET_INT8 = 4.0, 10.0
@@ -245,25 +246,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
     options = parser.parse_args(argv)
+    return run_command(lambda: _run(options), MissedError, ValueError)
+
+
+def _run(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    try:
-        with checkpoint_of(options) as checkpoint:
-            info = read_info(checkpoint)
-            frames = load_frames(options.frames, info.config.image_size)
-            title = f"{checkpoint.name} ({info.model_id}), one frame of {info.config.image_size} pixels"
-            with with_quantised(checkpoint, frames) as options.checkpoint:
-                plain, variants = open_variants(options, frames)
-    except (CheckpointError, OSError, ValueError) as error:
-        parser.error(str(error))
+    with checkpoint_of(options) as checkpoint:
+        info = read_info(checkpoint)
+        frames = load_frames(options.frames, info.config.image_size)
+        title = f"{checkpoint.name} ({info.model_id}), one frame of {info.config.image_size} pixels"
+        with with_quantised(checkpoint, frames) as options.checkpoint:
+            plain, variants = open_variants(options, frames)
+    report.prepare_outputs(folders=[options.output])
     measure([plain, *variants], options.rounds)
     peaks = {name: peak_gflops(options.device, dtype) for name, dtype in DTYPES.items()}
     title = f"{report.machine(options.device, options.threads)}; {title}."
     table = as_markdown(plain, variants, peaks, title)
-    write(options.output, table, [plain, *variants], peaks, title)
     print(table)
-    for line in (misses := missed(plain, variants)):
-        print("missed:", line)
-    return 1 if misses else 0
+    write(options.output, table, [plain, *variants], peaks, title)
+    if misses := missed(plain, variants):
+        raise MissedError(f"missed: {'; '.join(misses)}")
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -27,7 +27,10 @@ from benchmarks.latency_relay import RELAYED
 from benchmarks.latency_report import report
 from benchmarks.latency_results import Results, Run
 from benchmarks.node_process import PROFILE, checkpoint_for_timing, process, use_dds
+from benchmarks.targets import MissedError
 from monet_perception.nodes.diagnostics import resident_memory
+from train.inference import run_command
+from train.report import prepare_outputs
 
 FRAMES = 25
 """Frames of one turn: short, because a shared machine is now faster, now slower, for seconds."""
@@ -87,10 +90,16 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
     parser.add_argument("node_arguments", nargs="*", help="more for the node, after --: -- -p quantised:=true")
     options = parser.parse_args()
+    return run_command(lambda: _run(options), MissedError)
+
+
+def _run(options: argparse.Namespace) -> None:
+    prepare_outputs(folders=[options.output])
     use_dds(87, None if options.profile == "none" else options.profile)
     with tempfile.TemporaryDirectory() as folder:
         results = measure(options, Path(folder))
-    return 0 if report(results, f"{options.width}x{options.height}", options.output) else 1
+    if not report(results, f"{options.width}x{options.height}", options.output):
+        raise MissedError("a limit doesn't hold")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import trange
 
+from benchmarks.targets import MissedError
 from monet_perception.files import write_text
 from monet_perception.networks import PRESETS, Monet, monet_loss
 from train import report
 from train.data.store import Store
+from train.inference import run_command
 from train.render import main as render
 
 ROOMS = 64
@@ -87,8 +89,8 @@ def learn(preset: str, precision: str, images: Tensor, options: argparse.Namespa
     return Result(preset, precision, loss_before, loss_after, mse_before, mse_after)
 
 
-def as_markdown(results: Sequence[Result], options: argparse.Namespace) -> str:
-    """One row for every network and precision."""
+def header(options: argparse.Namespace) -> str:
+    """What the table has above its rows."""
     lines = [
         f"{ROOMS} rendered rooms, {options.steps} steps of {options.batch_size} images, Adam {options.learning_rate}, "
         f"seed {options.seed}; {report.machine(options.device)}.",
@@ -96,12 +98,15 @@ def as_markdown(results: Sequence[Result], options: argparse.Namespace) -> str:
         "| network | precision | loss before | after | MSE before | after | MSE falls by |",
         "| --- " * 7 + "|",
     ]
-    lines += [
+    return "\n".join(lines)
+
+
+def row(r: Result) -> str:
+    """Of one network and precision."""
+    return (
         f"| {r.preset} | {r.precision} | {r.loss_before:.0f} | {r.loss_after:.0f} | {r.mse_before:.4f} "
         f"| {r.mse_after:.4f} | {r.mse_before / r.mse_after:.1f} |"
-        for r in results
-    ]
-    return "\n".join(lines) + "\n"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,19 +122,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
     options = parser.parse_args(argv)
+    return run_command(lambda: _run(options), MissedError)
+
+
+def _run(options: argparse.Namespace) -> None:
+    report.prepare_outputs(folders=[options.output])
     images = rooms().to(options.device)
-    results = []
+    results, lines = [], [header(options)]
+    print(lines[0])
     for preset in options.presets:
         for precision in options.precisions:
             results.append(learn(preset, precision, images, options))
-            table = as_markdown(results, options)
-            write_text(options.output / "learning.md", table)
+            lines.append(row(results[-1]))
+            print(lines[-1])
+            write_text(options.output / "learning.md", "\n".join(lines) + "\n")
     report.write_json(options.output / "learning.json", [asdict(result) for result in results])
-    print(table)
-    failed = [f"{result.preset} in {result.precision}" for result in results if not result.learnt]
-    for name in failed:
-        print(f"missed: {name}: loss and MSE have to fall by a factor of {FACTOR:.0f}")
-    return 1 if failed else 0
+    if failed := [f"{result.preset} in {result.precision}" for result in results if not result.learnt]:
+        raise MissedError(f"missed: {', '.join(failed)}: loss and MSE have to fall by a factor of {FACTOR:.0f}")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ from monet_perception.recording import Frame, read_frames
 from monet_perception.scene_tracker import SceneTracker
 from monet_perception.similarity import mask_overlap
 from monet_perception.slots import MIN_AREA
-from train.report import write_json
+from train.arguments import fraction
+from train.inference import run_command
+from train.report import prepare_outputs, write_json
 
 LEVELS = (0.5, 0.9, 0.95)
 FOUND_IOU = 0.5
@@ -235,21 +237,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--slots", choices=("truth", "network", "both"), default="both")
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="network (the shipped one)")
     parser.add_argument(
-        "--holes", type=float, default=0.0, metavar="SHARE", help="of the depth to leave out, in blobs and beside edges"
+        "--holes",
+        type=fraction,
+        default=0.0,
+        metavar="SHARE",
+        help="of the depth to leave out, in blobs and beside edges",
     )
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     options = parser.parse_args(argv)
+    return run_command(lambda: _run(options), ValueError)
+
+
+def _run(options: argparse.Namespace) -> None:
+    prepare_outputs(files=[options.json])
     sources = {"truth": label_segment, "network": lambda: network_segment(Decomposer(options.checkpoint))}
     chosen = list(sources) if options.slots == "both" else [options.slots]
-    try:
-        results = {name: score(options.recordings, sources[name], options.holes).summary() for name in chosen}
-    except (OSError, ValueError) as error:
-        print(f"benchmarks.tracking: {error}", file=sys.stderr)
-        return 1
+    results = {name: score(options.recordings, sources[name], options.holes).summary() for name in chosen}
     print(table(results))
     if options.json:
         write_json(options.json, results)
-    return 0
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ from monet_perception.recording import Frame, read_frames
 from monet_perception.scene_tracker import SceneTracker
 from monet_perception.similarity import mask_overlap
 from monet_perception.tracking import NO_TRACK, Tracker
+from train.arguments import above_zero, positive
+from train.inference import run_command
 
 STILL_FRAMES = 10
 """Frames before the turn, in which what is there gets its track."""
@@ -113,28 +115,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         "recordings", nargs="*", type=Path, default=[DEMO_CLIP], help="MCAP files (default: the shipped clip)"
     )
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="network (the shipped one)")
-    parser.add_argument("--stills", type=int, default=3, help="images of each recording (default: %(default)s)")
-    parser.add_argument("--step", type=int, default=16, help="pixels from frame to frame (default: %(default)s)")
-    parser.add_argument("--rate", type=float, default=10.0, help="frames a second (default: %(default)s)")
+    parser.add_argument("--stills", type=positive, default=3, help="images of each recording (default: %(default)s)")
+    parser.add_argument("--step", type=positive, default=16, help="pixels from frame to frame (default: %(default)s)")
+    parser.add_argument("--rate", type=above_zero, default=10.0, help="frames a second (default: %(default)s)")
     options = parser.parse_args(argv)
+    return run_command(lambda: _run(options), ValueError)
+
+
+def _run(options: argparse.Namespace) -> None:
     decomposer = Decomposer(options.checkpoint)
     scores, speeds = {True: Score(), False: Score()}, []
-    try:
-        for path in tqdm(options.recordings, file=sys.stderr):
-            for frame in stills(path, options.stills):
-                speeds.append(math.degrees(options.step * options.rate / frame.intrinsics.fx))
-                windows = slide(frame, decomposer, options.step)
-                for with_shift, score in scores.items():
-                    track(windows, options.rate, with_shift=with_shift, score=score)
-    except (OSError, ValueError) as error:
-        print(f"benchmarks.turning: {error}", file=sys.stderr)
-        return 1
+    for path in tqdm(options.recordings, file=sys.stderr):
+        for frame in stills(path, options.stills):
+            speeds.append(math.degrees(options.step * options.rate / frame.intrinsics.fx))
+            windows = slide(frame, decomposer, options.step)
+            for with_shift, score in scores.items():
+                track(windows, options.rate, with_shift=with_shift, score=score)
     told, untold = scores[True], scores[False]
     print(
         f"{np.mean(speeds):.0f} degrees a second, {told.objects} objects: {told.per_object:.2f} switches an object; "
         f"without the picture's shift {untold.per_object:.2f}"
     )
-    return 0
 
 
 if __name__ == "__main__":
