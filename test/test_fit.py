@@ -252,6 +252,7 @@ def test_attention_is_held_still(store: Path, tmp_path: Path) -> None:
         ({"model__optimiser__attention_lr": -1}, "attention_lr must be above zero, got -1"),
         ({"model__objective__gamma_start": 3}, "gamma_start has no effect without objective.gamma_steps"),
         ({"config": "/bin/sh"}, "/bin/sh is no text file"),
+        ({"trainer__limit_val_batches": 0.01}, "Please increase the `limit_val_batches`"),
     ],
 )
 def test_error_names_its_cause(
@@ -261,10 +262,15 @@ def test_error_names_its_cause(
     assert message in capsys.readouterr().err
 
 
-def test_folder_that_can_not_be_made_is_told(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_folder_that_can_not_be_made_or_written_is_told(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     (tmp_path / "file").touch()
     assert fit(store, tmp_path / "file" / "run", 1) == 1
     assert f"the run's folder {tmp_path / 'file' / 'run'} can't be made" in capsys.readouterr().err
+    (tmp_path / "run" / "config.yaml").mkdir(parents=True)
+    assert fit(store, tmp_path / "run", 1) == 1
+    assert f"Is a directory: '{tmp_path / 'run'}" in capsys.readouterr().err
 
 
 def test_seeds_of_a_run_move_the_order_of_its_images(store: Path, tmp_path: Path) -> None:
@@ -331,7 +337,9 @@ def test_resumed_run_keeps_its_network(store: Path, tmp_path: Path, capsys: pyte
     assert fit(store, tmp_path, 1) == 0
     assert fit(store, tmp_path, 2, "--resume", model__network=NETWORK.replace("slots: 4", "slots: 5")) == 1
     assert "another network" in capsys.readouterr().err
-    assert main(make_cli, ["--run", str(tmp_path), "--resume", "--trainer.max_steps", "2"]) == 0
+    (tmp_path / "validation.jsonl").write_text('{"step": 1, "ar')  # copied while it was written
+    assert main(make_cli, ["--run", str(tmp_path), "--resume", "--trainer.max_steps", "3"]) == 0
+    assert list(validations(tmp_path)) == [3]
 
 
 class RatesUsed(Callback):

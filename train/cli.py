@@ -258,6 +258,8 @@ class RunCLI(LightningCLI):
             StoreError, ConfigError, PretrainedError: of the data's and the task's `setup`.
             NonFiniteLoss, CheckpointError: the loss or a weight is not finite.
             UnknownMonitor: the first validation has no value of the name that `--monitor` gave.
+            MisconfigurationException: settings of Lightning that don't fit the data.
+            OSError: a file that training begins with can't be read or written.
             SIGTERMException: the run was told to end, and has saved itself.
         """
         if not self.trainer.is_global_zero:  # the other processes of a run write nothing
@@ -356,6 +358,8 @@ def main(make_cli: Callable[[Sequence[str]], RunCLI], argv: Sequence[str] | None
         PretrainedError,
         NonFiniteLoss,
         UnknownMonitor,
+        MisconfigurationException,
+        OSError,
     ) as error:
         return _told(error)
     return 0

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from monet_perception.files import write_text
-from train.runs import VALIDATION_NAME
+from train.runs import VALIDATION_NAME, read_validations
 
 SHOWN = ("ari", "ari_multi", "msc", "mse", "accuracy", "object_accuracy", "total", "active_slots", "mask_entropy")
 
@@ -25,6 +25,7 @@ class ValidationReport(Callback):
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.path = folder / VALIDATION_NAME
         self._start = time.monotonic()
         self._minutes_before = 0.0
@@ -44,7 +45,7 @@ class ValidationReport(Callback):
         self._start = time.monotonic()
         if trainer.is_global_zero and self.path.exists():
             # a killed run may have validated beyond the step that it resumes from
-            self._write([line for line in self._lines() if json.loads(line)["step"] <= trainer.global_step])
+            self._write([line for line in read_validations(self._folder) if line["step"] <= trainer.global_step])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
@@ -55,17 +56,14 @@ class ValidationReport(Callback):
             if name.startswith("val/")
         }
         minutes = round(self.minutes, 2)
-        line = json.dumps({"step": trainer.global_step, "minutes": minutes, **values})
+        line = {"step": trainer.global_step, "minutes": minutes, **values}
         try:
-            self._write([*self._lines(), line])
+            self._write([*read_validations(self._folder), line])
         except OSError as error:
             rank_zero_warn(f"{self.path} was not written: {error}; training goes on")
         shown = "  ".join(f"{name} {values[name]:.4g}" for name in SHOWN if name in values)
         pl_module.print(f"step {trainer.global_step}  {minutes} min  {shown}")
 
-    def _lines(self) -> list[str]:
-        return self.path.read_text().splitlines() if self.path.exists() else []
-
-    def _write(self, lines: list[str]) -> None:
-        """Anew as a whole: half a line, left by a full disk, would keep the run from being resumed."""
-        write_text(self.path, "".join(f"{line}\n" for line in lines))
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        """Anew as a whole: a full disk would leave half a line."""
+        write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in lines))
