@@ -97,14 +97,14 @@ def checkpoint_of(options: argparse.Namespace) -> Iterator[Path]:
 def with_quantised(checkpoint: Path, frames: NDArray[np.uint8]) -> Iterator[Path]:
     """The checkpoint, or a link to it beside an 8-bit encoder made from these frames."""
     info, weights = read_tensors(checkpoint)
-    if any(path.is_file() for path in quantised_paths(checkpoint, info.model_id)):
+    if any(path.is_file() for path in quantised_paths(checkpoint, info)):
         yield checkpoint
         return
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder) / checkpoint.name
         link.symlink_to(checkpoint.resolve())
         try:
-            quantised_paths(link, info.model_id)[0].write_bytes(quantise(info, weights, frames))
+            quantised_paths(link, info)[0].write_bytes(quantise(info, weights, frames))
         except GraphError as error:
             print(f"no 8-bit encoder: {error}")
         yield link

@@ -121,7 +121,7 @@ class Soak:
         frame = self._frames[self.record.sent % len(self._frames)]
         message = image_message(Header(frame_id="camera", stamp=self._node.get_clock().now().to_msg()), frame, "rgb8")
         if self.record.sent % 12 == 5:
-            fault = self._rng.choice(["step", "encoding", "height", "width"])
+            fault = str(self._rng.choice(["step", "encoding", "height", "width"]))
             setattr(message, fault, "rgb9" if fault == "encoding" else 7 if fault == "step" else 2**31)
             self.record.malformed += 1
         self._camera.publish(message)

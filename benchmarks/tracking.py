@@ -113,6 +113,7 @@ def label_segment() -> Segment:
     tracker = SceneTracker()
 
     def segment(frame: Frame) -> Slots:
+        assert frame.labels is not None
         slots = _slots(label_scene(frame.image, frame.labels), frame, tracker)
         background, objects = slots.geometries[:FIRST_OBJECT_LABEL], slots.geometries[FIRST_OBJECT_LABEL:]
         known = [None if one is None else replace(one, background=True) for one in background]
@@ -128,6 +129,8 @@ def network_segment(decomposer: Decomposer) -> Segment:
 
 
 def _slots(scene: Decomposition, frame: Frame, tracker: SceneTracker) -> Slots:
+    assert frame.depth is not None
+    assert frame.labels is not None
     true_masks, _ = label_masks(frame.labels, scene.masks.shape[-1])
     geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
     return Slots(scene.masks, true_masks, tracker.update(scene, frame.stamp), geometries)

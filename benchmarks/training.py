@@ -96,7 +96,7 @@ def time_fit(store: Path, preset: str, batch_size: int, steps: int) -> Clock:
         args += ["--checkpoint_steps=1000000", "--trainer.num_sanity_val_steps=0"]
         with contextlib.redirect_stderr(io.StringIO()):
             cli = make_cli(args)
-            cli.trainer.callbacks.append(ClockSteps(clock))
+            cli.trainer.callbacks.append(ClockSteps(clock))  # type: ignore[attr-defined]
             cli.trainer.fit(cli.model, cli.datamodule)
     return clock
 
@@ -105,7 +105,7 @@ def time_bare_loop(store: Path, preset: str, batch_size: int, steps: int) -> Clo
     """A loop with nothing around it."""
     clock = Clock()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = Monet(PRESETS[preset]).to(device, memory_format=torch.channels_last).train()
+    network = Monet(PRESETS[preset]).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser = torch.optim.RMSprop(network.parameters(), lr=1e-4)
     data = SceneData(store, batch_size=batch_size)
     data.setup()
@@ -140,7 +140,7 @@ def time_recipe(recipe: Path, steps: int) -> dict[str, Any]:
         args += ["--model.pretrained=null", f"--trainer.max_steps={WARM_UP_STEPS + steps}", f"--run={folder}/run"]
         with contextlib.redirect_stderr(io.StringIO()):
             cli = make_cli([*args, "--trainer.limit_val_batches=0", "--checkpoint_steps=1000000"])
-            cli.trainer.callbacks.append(ClockSteps(clock))
+            cli.trainer.callbacks.append(ClockSteps(clock))  # type: ignore[attr-defined]
             cli.trainer.fit(cli.model, cli.datamodule)
     whole = settings["trainer"]["max_steps"]
     return {
