@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.latency_results import Results, milliseconds
-from train.figures import save_figure
+from train.figures import save_figure, set_log_scale
 from train.report import machine, write_json
 
 
@@ -69,10 +69,8 @@ def draw(results: Results, title: str) -> Figure:
     axis.axhline(2 * network, color="grey", linestyle=":", label="twice the network's time")
     axis.axhline(network, color="grey", linestyle="--", label=f"the network alone, median ({network:.0f} ms)")
     axis.set_xscale("log", base=2)
-    axis.set_yscale("log", base=2)
     axis.set_xticks(loads, [f"{load:g}" for load in loads])
-    ticks = [network / 2, network, 2 * network, 4 * network, 8 * network]
-    axis.set_yticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    set_log_scale(axis)
     axis.set_ylim(network / 2, np.nanmax([8 * network, *(1.1 * value for value in high)]))
     axis.set(
         xlabel="images a second, in multiples of the network's rate", ylabel="image stamp to slots (ms)", title=title

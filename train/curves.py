@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from train.arguments import figure_path, named_path
-from train.figures import save_figure
+from train.figures import save_figure, set_log_scale
 from train.metrics.headings import VALIDATED, Heading
 from train.model_names import model_name, name_by_run
 from train.runs import CONFIG_NAME, read_config, read_training, read_validations
@@ -96,10 +95,7 @@ def curves_figure(curves: Sequence[Curve], values: Sequence[str]) -> Figure:
         axis.set(xlabel="images seen (thousands)", ylabel=heading.title)
         axis.grid(alpha=0.3)
         if value == "mse":  # falls by orders of magnitude
-            axis.set_yscale("log")
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter(NullFormatter())
+            set_log_scale(axis)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8)
     return figure

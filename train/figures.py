@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from monet_perception.decomposition import Decomposition
@@ -158,6 +160,14 @@ def importance_figure(
     axis.set_title(title, fontsize=8)
     figure.tight_layout()
     return figure
+
+
+def set_log_scale(axis: Axes) -> None:
+    """Makes the y axis logarithmic, with plain numbers at 1, 2 and 5 times each power of ten."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
