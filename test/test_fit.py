@@ -513,6 +513,8 @@ def test_training_with_a_validation_at_its_end_does_not_say_so(
     settings = {"trainer__accumulate_grad_batches": 2, "trainer__val_check_interval": 6}
     assert fit(store, tmp_path, 3, **settings) == 0
     assert fit(store, tmp_path, 4, "--resume", **settings) == 0  # its best network is there already
+    last, best = (read_info(tmp_path / f"{name}.safetensors") for name in ("last", "best"))
+    assert (last.steps, last.metrics) == (4, best.metrics)  # of its newest validation, which was before
     assert not any("best.safetensors" in str(warning.message) for warning in recwarn)
     assert (tmp_path / "best.safetensors").exists()
 
@@ -528,6 +530,13 @@ def test_unknown_monitor_is_refused(store: Path, tmp_path: Path, capsys: pytest.
     assert "val/ari," not in capsys.readouterr().err
     assert fit(unlabelled, tmp_path / "loss", 3) == 0  # the default is the best there is: the loss
     assert "best so far: val/total" in capsys.readouterr().out
+
+
+def test_network_with_the_lowest_error_is_the_best(store: Path, tmp_path: Path) -> None:
+    assert fit(store, tmp_path, 3, monitor="val/mse", trainer__val_check_interval=1) == 0
+    errors = [values["mse"] for values in validations(tmp_path).values()]
+    assert len(set(errors)) == 3
+    assert load_checkpoint(tmp_path / "best.safetensors")[1].metrics["mse"] == pytest.approx(min(errors), abs=1e-5)
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")

@@ -174,7 +174,12 @@ class RunCLI(LightningCLI):
             help="What makes a network the best: ari_multi is the ARI "
             "over images with two objects or more, as one object alone says nothing of how objects are told apart.",
         )
-        parser.add_argument("--monitor_mode", type=Literal["max", "min"], default="max")
+        parser.add_argument(
+            "--monitor_mode",
+            type=Literal["max", "min"] | None,
+            default=None,
+            help="Whether its highest or its lowest value is the best: min for losses and errors, else max.",
+        )
         # Two runs of a table differ in all that is drawn, and the split of a store isn't part of that.
         parser.link_arguments("seed_everything", "data.order_seed", compute_fn=_seed)
 

@@ -9,9 +9,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from monet_perception.networks import MonetLoss
 from train.runs import RUN_CHECKPOINTS
 
 FALLBACK = "val/total"
+LOWEST_IS_BEST = frozenset(f"val/{name}" for name in (*MonetLoss._fields, "mse"))
+"""Losses and errors; of every other value the highest is."""
 BEST_NAME, LAST_NAME = RUN_CHECKPOINTS
 
 
@@ -37,27 +40,28 @@ class Export(Callback):
         folder: The run's folder.
         dataset: Name of the training data, for the files' metadata.
         monitor: What decides which network is best.
-        mode: Whether the highest or the lowest value is.
+        mode: Whether the highest or the lowest value is; None: the lowest of losses and errors, the highest of scores.
         else_loss: Whether the lowest loss decides where the validation images have no such score, as labels are
             missing; otherwise that is an error.
     """
 
     def __init__(
-        self, folder: Path, dataset: str, monitor: str, mode: Literal["max", "min"], *, else_loss: bool
+        self, folder: Path, dataset: str, monitor: str, mode: Literal["max", "min"] | None, *, else_loss: bool
     ) -> None:
         self.folder = folder
         self.dataset = dataset
         self.monitor = monitor
-        self.mode = mode
+        self.mode = mode or ("min" if monitor in LOWEST_IS_BEST else "max")
         self.else_loss = else_loss
         self.best = -math.inf
         self._metrics: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "metrics": self._metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+        self._metrics = state_dict.get("metrics", {})  # which runs of version 0.1 lack
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (self.folder / BEST_NAME).exists():  # of the time before the run was interrupted
