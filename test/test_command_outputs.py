@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from painted_scenes import paint_store, save_network
 
+from benchmarks import attention, learning, tracking
 from train import disentanglement, evaluate, profile, samples, traverse
 from train.data.store import Store
 from train.inference import run_command
@@ -44,6 +45,9 @@ def inputs(network: Path, store: Store) -> dict[Command, list[str]]:
         traverse.main: [*measured, "--steps", "2", "--latents", "1"],
         samples.main: [str(store.path), "--rows", "1", "--columns", "2"],
         profile.main: [*SMALL_PROFILE, "--count-only"],
+        attention.main: [],
+        learning.main: [],
+        tracking.main: [],
     }
 
 
@@ -70,6 +74,9 @@ def place(tmp_path: Path) -> Path:
         (traverse.main, "--output", "file", "file is a file: name a folder"),
         (samples.main, "--output", "/proc/x", "nothing can be written to /proc/x"),
         (profile.main, "--output", "file", "file is a file: name a folder"),
+        (attention.main, "--output", "file", "file is a file: name a folder"),
+        (learning.main, "--output", "file", "file is a file: name a folder"),
+        (tracking.main, "--json", "folder", "folder is a folder: name a file"),
     ],
 )
 def test_what_cannot_be_written_is_told_before_anything_is_measured(
