@@ -30,6 +30,7 @@ from tqdm import tqdm
 from monet_perception.files import replacing
 from train.arguments import above_zero, at_least, positive
 from train.data.manifest import StoreError
+from train.data.multi_object import import_tensorflow
 
 try:
     from train.scenes.clip import write_clip
@@ -39,7 +40,7 @@ try:
     from train.scenes.renderer import RenderError
     from train.scenes.rooms import RoomVariant
     from train.scenes.sequence import RoomSequence
-    from train.scenes.tfrecords import published_job, write_tfrecords
+    from train.scenes.tfrecords import file_name, published_job, write_tfrecords
 except ImportError as error:
     if __name__ != "__main__":
         raise
@@ -64,14 +65,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _render(options: argparse.Namespace) -> None:
     if not (options.store or options.tfrecords or options.sequence):
         raise ValueError(f"nothing to make; see python -m train.render {options.command} --help")
-    if options.count is None and not options.sequence:
+    if options.count is None and (options.store or options.tfrecords):
         raise ValueError("how many scenes? Give --count")
+    _check_targets(options)
     if options.sequence:
         _render_sequence(options)
     if options.store:
         _render_store(options)
     if options.tfrecords:
         _render_tfrecords(options)
+
+
+def _check_targets(options: argparse.Namespace) -> None:
+    """Raises what would end the last of several targets when the ones before it are drawn."""
+    targets = [options.sequence, options.store]
+    if options.tfrecords:
+        targets.append(options.tfrecords / file_name(_published_job(options).kind))
+        import_tensorflow()
+    for path in filter(None, targets):
+        if path.exists() and not options.overwrite:
+            raise FileExistsError(f"{path} exists; remove it, choose another path, or replace it (--overwrite)")
 
 
 def _render_store(options: argparse.Namespace) -> None:
@@ -86,12 +99,16 @@ def _render_store(options: argparse.Namespace) -> None:
 
 
 def _render_tfrecords(options: argparse.Namespace) -> None:
-    job = published_job(options.kind_of(options), options.count, options.seed, _shadow_size(options))
+    job = _published_job(options)
     with _bar(options.count, "scene") as bar:
         path = write_tfrecords(
             job, options.tfrecords, processes=options.processes, overwrite=options.overwrite, progress=bar.update
         )
     print(f"{path}: {options.count:,} scenes, {path.stat().st_size / 1e6:.1f} MB.")
+
+
+def _published_job(options: argparse.Namespace) -> RenderJob:
+    return published_job(options.kind_of(options), options.count, options.seed, _shadow_size(options))
 
 
 def _render_sequence(options: argparse.Namespace) -> None:
