@@ -17,7 +17,10 @@ def claim_domain() -> tuple[int, IO[bytes]]:
     Domains 1 to 100 stay clear of Linux's ephemeral ports, and of 0, where the user's own robot may be.
     """
     for domain in range(1, 101):
-        lock = (Path(tempfile.gettempdir()) / f"monet_perception_domain_{domain}.lock").open("ab")
+        try:
+            lock = (Path(tempfile.gettempdir()) / f"monet_perception_domain_{domain}.lock").open("ab")
+        except PermissionError:  # another user's, who may hold the domain
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
