@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import errno
 import itertools
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -225,6 +227,18 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "store", LAYOUT, COUNT) as writer:
         with pytest.raises(StoreError, match="another process"):
             StoreWriter(tmp_path / "store", LAYOUT, COUNT)
+        writer.write(0, **rows(0, COUNT))
+    assert_holds_contents(Store.open(tmp_path / "store"))
+
+
+def test_a_file_system_without_locks_is_told_and_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match="can't be locked .No locks available.: see that no other process"):
+        writer = StoreWriter(tmp_path / "store", LAYOUT, COUNT)
+    with writer:
         writer.write(0, **rows(0, COUNT))
     assert_holds_contents(Store.open(tmp_path / "store"))
 

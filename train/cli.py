@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import fcntl
 import logging
 import sys
 import warnings
@@ -40,6 +39,7 @@ from train.callbacks.checkpointing import CHECKPOINT_NAME
 from train.callbacks.export import LAST_NAME
 from train.data.manifest import Manifest, StoreError
 from train.data.module import SceneData
+from train.locks import locked
 from train.logger import TensorBoardXLogger
 from train.runs import CONFIG_NAME, RUN_CHECKPOINTS, VALIDATION_NAME
 from train.task import Task
@@ -321,20 +321,15 @@ def only_process_in(folder: Path) -> Iterator[None]:
         RunError: another process trains there, or the folder can't be written to.
     """
     try:
-        file = (folder / LOCK_NAME).open("ab")
+        # Workers that read data outlive a killed run for seconds, and must not keep it from going on.
+        file = locked(folder / LOCK_NAME, by_forks_too=False)
+    except BlockingIOError:
+        raise RunError(
+            f"another process trains in {folder}: wait for it, stop it, or choose another folder (--run)"
+        ) from None
     except OSError as error:
         raise RunError(f"{folder} can't be written to ({error.strerror}): choose another folder (--run)") from error
     with file:
-        try:
-            # Unlike one of flock, this lock isn't inherited by workers that read data, which outlive a killed run for
-            # seconds; the kernel lets go of it when the process ends.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                f"another process trains in {folder}: wait for it, stop it, or choose another folder (--run)"
-            ) from None
-        except OSError as error:  # some network file systems have no locks
-            rank_zero_warn(f"{folder} can't be locked ({error.strerror}): see that no other process trains there")
         yield
 
 

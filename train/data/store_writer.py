@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from monet_perception.files import flush, write_text
 from train.data.layout import StoreLayout
 from train.data.manifest import MANIFEST_NAME, ArrayInfo, Manifest, StoreError, partial_path
 from train.data.store import Store, array_path, sha256_of
+from train.locks import locked
 
 _PROGRESS_NAME = "progress.json"
 _LOCK_NAME = "lock"
@@ -205,11 +205,9 @@ class StoreWriter:
 
     def _open_folder(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._lock: IO[bytes] = (self._folder / _LOCK_NAME).open("ab")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when a process is killed
+            self._lock = locked(self._folder / _LOCK_NAME)
         except BlockingIOError:
-            self._lock.close()
             raise StoreError(f"another process is writing {self.path}; wait for it or stop it") from None
         try:
             self._resume()
