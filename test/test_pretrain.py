@@ -201,7 +201,10 @@ def test_validation_counts_objects_by_its_own_stores_backgrounds(store: Path, tm
 
 
 def test_recurrent_attention_learns_masks_too(store: Path, tmp_path: Path) -> None:
-    assert pretrained("masks", store, tmp_path, 1, model__preset="monet", model__background="own") == 0
+    recurrent = {"model__preset": "monet", "model__background": "own", "model__optimiser__attention_lr": 5e-3}
+    assert pretrained("masks", store, tmp_path, 12, trainer__val_check_interval=4, **recurrent) == 0
+    values = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    assert values[-1]["total"] < values[0]["total"]
     assert load_checkpoint(tmp_path / "last.safetensors")[0].config.attention == "unet"
 
 
