@@ -133,7 +133,7 @@ def _slots(scene: Decomposition, frame: Frame, tracker: SceneTracker) -> Slots:
     assert frame.labels is not None
     true_masks, _ = label_masks(frame.labels, scene.masks.shape[-1])
     geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
-    return Slots(scene.masks, true_masks, tracker.update(scene, frame.stamp), geometries)
+    return Slots(scene.masks, true_masks, tracker.follow(scene, frame.stamp), geometries)
 
 
 def with_holes(depth: NDArray[np.float32], share: float, random: np.random.Generator) -> NDArray[np.float32]:

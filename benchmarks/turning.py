@@ -79,7 +79,7 @@ def track(windows: list[Window], rate: float, *, with_shift: bool, score: Score)
     for number, window in enumerate(windows):
         scene, stamp = window.scene, number / rate
         if with_shift:
-            tracks = told.update(scene, stamp)
+            tracks = told.follow(scene, stamp)
         else:
             tracks = untold.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, stamp)
         for label, slot in found_objects(window):

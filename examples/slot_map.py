@@ -103,7 +103,7 @@ def network_observer(checkpoint: Path | None) -> Observer:
 
     def observe(frame: Frame) -> tuple[list[Observation], Region]:
         scene = decomposer(frame.image)
-        tracks = tracker.update(scene, frame.stamp)
+        tracks = tracker.follow(scene, frame.stamp)
         geometries = slot_geometry(scene.masks, scene.roi, frame.depth, frame.intrinsics)
         observations = [
             to_world(frame.camera, track, geometry, scene.latent_mean[slot], scene.latent_log_sigma[slot])

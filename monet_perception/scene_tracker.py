@@ -10,21 +10,18 @@ from monet_perception.picture_shift import PictureShift
 from monet_perception.tracking import DEFAULT_SETTINGS, Tracker, TrackerSettings
 
 
-class SceneTracker:
-    """A tracker that is told how far each picture moved as a whole.
+class SceneTracker(Tracker):
+    """A tracker that finds out by itself how far each picture moved as a whole.
 
     Args:
-        settings: of the tracker.
-
-    Attributes:
-        tracker: what gives slots their identity.
+        settings: what it goes by.
     """
 
     def __init__(self, settings: TrackerSettings = DEFAULT_SETTINGS) -> None:
-        self.tracker = Tracker(settings)
+        super().__init__(settings)
         self._shift = PictureShift()
 
-    def update(self, scene: Decomposition, stamp: float) -> NDArray[np.int32]:
+    def follow(self, scene: Decomposition, stamp: float) -> NDArray[np.int32]:
         """Takes the next decomposed image and says which track each of its slots continues.
 
         Args:
@@ -36,4 +33,4 @@ class SceneTracker:
             ValueError: as `Tracker.update`.
         """
         moved = self._shift.update(scene.image)
-        return self.tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, stamp, moved)
+        return self.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, stamp, moved)

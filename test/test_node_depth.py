@@ -33,7 +33,7 @@ from monet_perception.nodes.parameters import Parameters
 from monet_perception.nodes.pipeline import Pipeline
 from monet_perception.nodes.settings import SPECS
 from monet_perception.nodes.statistics import Statistics
-from monet_perception.tracking import Tracker
+from monet_perception.scene_tracker import SceneTracker
 
 LONG = 600.0
 """Seconds of patience: a wait that ought not to be ends in the test's own limit."""
@@ -194,7 +194,7 @@ def pipeline(tmp_path_factory):
     def broken(error):
         raise AssertionError(error)
 
-    return Pipeline(network, Tracker(), DepthMatcher(patience=0.0), broken, rectified=False)
+    return Pipeline(network, SceneTracker(), DepthMatcher(patience=0.0), broken, rectified=False)
 
 
 def camera_info(of: Header, **fields: object) -> CameraInfo:
@@ -273,7 +273,7 @@ def test_why_there_is_no_depth_is_told(pipeline):
 
 
 def test_images_without_stamps_are_tracked_by_when_they_came(pipeline):
-    pipeline = replace(pipeline, tracker=Tracker())
+    pipeline = replace(pipeline, tracker=SceneTracker())
     first = frame(pipeline, Header(), received=100.0).track_ids.tolist()
     assert frame(pipeline, Header(), received=100.1).track_ids.tolist() == first
     assert max(first) >= 0

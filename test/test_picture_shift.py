@@ -50,7 +50,7 @@ def test_alike_objects_keep_their_tracks_while_the_camera_turns():
     for step in range(9):
         left = 20 + 20 * max(0, step - 6)
         scene = label_scene(image[:, left : left + 64], labels[:, left : left + 64])
-        tracks.append(told.update(scene, 0.1 * step)[-2:].tolist())
+        tracks.append(told.follow(scene, 0.1 * step)[-2:].tolist())
         found = untold.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, 0.1 * step)
         without.append(found[-2:].tolist())
     assert tracks[5:] == 4 * [tracks[5]]

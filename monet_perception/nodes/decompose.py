@@ -37,8 +37,9 @@ from monet_perception.nodes.slot_messages import fill_decoded, read_latents
 from monet_perception.nodes.statistics import Statistics
 from monet_perception.nodes.worker import NewestFirstWorker
 from monet_perception.raw_images import MessageError
+from monet_perception.scene_tracker import SceneTracker
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
-from monet_perception.tracking import Tracker, TrackerSettings
+from monet_perception.tracking import TrackerSettings
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -143,7 +144,7 @@ class DecomposeNode(LifecycleNode):
         assert self._network is not None
         try:
             self._network.acquire()
-            tracker = Tracker(self._tracker_settings())
+            tracker = SceneTracker(self._tracker_settings())
             self._pipeline = Pipeline(self._network, tracker, self._depth, self._depth_broken, self._rectified)
             self._worker = NewestFirstWorker(self._work, self._frame_failed, name="decompose")
             self._worker.start()

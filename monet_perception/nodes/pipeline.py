@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,9 @@ from monet_perception.nodes.calibration import check_size, to_intrinsics
 from monet_perception.nodes.conversions import to_metres, to_rgb
 from monet_perception.nodes.depth import DepthMatcher, NoDepthError
 from monet_perception.nodes.network import Network
-from monet_perception.picture_shift import PictureShift
 from monet_perception.raw_images import MessageError
+from monet_perception.scene_tracker import SceneTracker
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
-from monet_perception.tracking import Tracker
 
 Depth = tuple[NDArray[np.float32], Intrinsics]
 """A depth image [h, w] in metres, and the intrinsics of the image that it is registered to."""
@@ -61,15 +60,13 @@ class Pipeline:
         depth: finds the depth image of an image.
         depth_broken: called with what is wrong with a depth image or camera_info; the frame then goes without 3D.
         rectified: whether the images are.
-        shift: finds how far the picture moved.
     """
 
     network: Network
-    tracker: Tracker
+    tracker: SceneTracker
     depth: DepthMatcher
     depth_broken: Callable[[MessageError], None]
     rectified: bool
-    shift: PictureShift = field(default_factory=PictureShift)
 
     def run(
         self, message: Image | CompressedImage, *, received: float, reconstruct: bool, locate: bool
@@ -90,13 +87,7 @@ class Pipeline:
             self.depth.expect(header)
         image = to_rgb(message)
         decomposition = self.network.decompose(image, reconstruct=reconstruct)
-        track_ids = self.tracker.update(
-            decomposition.masks,
-            decomposition.latent_mean,
-            decomposition.latent_log_sigma,
-            stamp_nanoseconds(header) / NANOSECONDS or received,
-            self.shift.update(decomposition.image),
-        )
+        track_ids = self.tracker.follow(decomposition, stamp_nanoseconds(header) / NANOSECONDS or received)
         if locate:  # looked up after the network ran, because that gives depth time to arrive
             depth, depth_fault = self._depth(header, decomposition)
         geometries: Sequence[SlotGeometry | None] = [None] * len(decomposition.masks)
