@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from benchmarks.soak_node import FailingDecomposer
@@ -434,6 +435,22 @@ def test_a_subscription_takes_the_best_that_all_publishers_offer(nodes):
     subscription.close()
     until(lambda: profile_of(node, "/info") is None)
     executor.shutdown()
+
+
+def test_a_reliable_camera_that_keeps_everything_is_not_held_up_by_a_node_that_takes_nothing(nodes):
+    camera, node = nodes
+    inputs = Inputs(node, "raw", "raw", print, print, print, print)
+    inputs.subscribe()  # and its executor never runs
+    everything = QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE)
+    publisher = camera.create_publisher(Image, "image", everything)
+    end = time.monotonic() + 30
+    while not publisher.get_subscription_count():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    for _ in range(6000):  # a thousand more than Fast DDS keeps for whoever doesn't take them
+        publisher.publish(Image())
+    assert publisher.wait_for_all_acked(Duration(seconds=30))
+    inputs.destroy()
 
 
 @pytest.mark.parametrize("fault", ["reliability:=relaible", "depth:=ten", "depth:=-1", "durability:=unknown"])
