@@ -31,7 +31,7 @@ from monet_perception.labels import label_masks
 from monet_perception.recording import Frame, read_frames
 from monet_perception.scene_tracker import SceneTracker
 from monet_perception.similarity import mask_overlap
-from monet_perception.tracking import NO_TRACK, Tracker
+from monet_perception.tracking import NO_TRACK
 from train.arguments import above_zero, positive
 from train.inference import run_command
 
@@ -74,14 +74,14 @@ def slide(frame: Frame, decomposer: Decomposer, step: int) -> list[Window]:
 
 def track(windows: list[Window], rate: float, *, with_shift: bool, score: Score) -> None:
     """Adds the switches of one turn."""
-    told, untold = SceneTracker(), Tracker()
+    tracker = SceneTracker()
     last: dict[int, int] = {}
     for number, window in enumerate(windows):
         scene, stamp = window.scene, number / rate
         if with_shift:
-            tracks = told.follow(scene, stamp)
+            tracks = tracker.follow(scene, stamp)
         else:
-            tracks = untold.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, stamp)
+            tracks = tracker.update(scene.masks, scene.latent_mean, scene.latent_log_sigma, stamp)
         for label, slot in found_objects(window):
             if tracks[slot] != NO_TRACK:
                 score.switches += last.get(label, tracks[slot]) != tracks[slot]
