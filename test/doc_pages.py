@@ -1,7 +1,8 @@
-"""README and docs as their tests see them: code blocks with what stands before them, tables, links, inline code."""
+"""README, docs and launch files as their tests see them: code blocks, what stands before them, tables, links, arguments."""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,3 +99,19 @@ def anchors(page: Path) -> set[str]:
     parsed = tokens(page)
     titles = [after.content for token, after in pairwise(parsed) if token.type == "heading_open"]
     return {slugify(title, "-") for title in titles}
+
+
+def declared(name: str) -> dict[str, tuple[str | None, str]]:
+    """Launch arguments of a file with default (None: computed) and description."""
+    found = {}
+    for node in ast.walk(ast.parse((ROOT / "launch" / name).read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "DeclareLaunchArgument":
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            default = given["default_value"]
+            text = given["description"]
+            parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+            description = "".join(part.value for part in parts if isinstance(part, ast.Constant))
+            argument = node.args[0]
+            assert isinstance(argument, ast.Constant)
+            found[argument.value] = (default.value if isinstance(default, ast.Constant) else None, description)
+    return found

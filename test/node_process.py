@@ -129,6 +129,10 @@ class Robot:
             self._executor.spin_once(timeout_sec=0.02)
         return value
 
+    def until_active(self) -> None:
+        """Waits until the node reports that it is active."""
+        self.until(lambda: "node is" not in self.messages().get("camera", "node is"), "never became active")
+
     def wait(self, seconds: float) -> None:
         """Handles messages for a while."""
         end = time.monotonic() + seconds

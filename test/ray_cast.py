@@ -125,6 +125,8 @@ KINDS = {
     "/camera/image": "sensor_msgs/msg/Image",
 }
 """Message types by topic, in the order in which a frame's messages are written."""
+COMPRESSED = "/camera/image/compressed"
+"""Written where it is among the topics asked for."""
 
 
 def write_recording(
@@ -142,6 +144,7 @@ def write_recording(
     stamps `late` by so many seconds, which begin again with the `restart`-th frame."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = store.types
+    kinds = KINDS | {COMPRESSED: "sensor_msgs/msg/CompressedImage"}
 
     def header(nanoseconds: int):
         time = types["builtin_interfaces/msg/Time"](nanoseconds // 10**9, nanoseconds % 10**9)
@@ -152,14 +155,18 @@ def write_recording(
         height, width = pixels.shape[:2]
         return types["sensor_msgs/msg/Image"](stamp, height, width, encoding, 0, flat.size // height, flat)
 
+    def jpeg(stamp, pixels):
+        data = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]))[1].ravel()
+        return types["sensor_msgs/msg/CompressedImage"](stamp, "jpeg", data)
+
     writer = Writer(path.parent / f"{path.stem}_bag", version=9, storage_plugin=StoragePlugin.MCAP)
     with writer:
-        connections = {topic: writer.add_connection(topic, KINDS[topic], typestore=store) for topic in topics}
+        connections = {topic: writer.add_connection(topic, kinds[topic], typestore=store) for topic in topics}
         for number, camera in enumerate(cameras):
             nanoseconds = int(number * 1e9 / rate) + 1_000_000_000
             view = cast(objects, camera, intrinsics, walls=walls)
             taken = nanoseconds if restart is None else int(number % restart * 1e9 / rate) + 1_000_000_000
-            stamp = {topic: header(taken + round(1e9 * late.get(topic, 0.0))) for topic in KINDS}
+            stamp = {topic: header(taken + round(1e9 * late.get(topic, 0.0))) for topic in kinds}
             messages = {
                 "/camera/camera_info": _camera_info(types, stamp["/camera/camera_info"], intrinsics),
                 "/camera/objects": types["visualization_msgs/msg/MarkerArray"](
@@ -169,11 +176,24 @@ def write_recording(
                 "/camera/labels": image(stamp["/camera/labels"], view.labels, "mono8"),
                 "/camera/pose": types["geometry_msgs/msg/PoseStamped"](stamp["/camera/pose"], _pose(types, camera)),
                 "/camera/image": image(stamp["/camera/image"], view.image, "rgb8"),
+                COMPRESSED: jpeg(stamp[COMPRESSED], view.image),
             }
             for place, topic in enumerate(topics):
-                written = store.serialize_cdr(messages[topic], KINDS[topic])
+                written = store.serialize_cdr(messages[topic], kinds[topic])
                 writer.write(connections[topic], nanoseconds + place, written)
     next((path.parent / f"{path.stem}_bag").glob("*.mcap")).rename(path)
+
+
+CLIP_FRAMES = 15
+
+
+def write_clip(path: Path, image_topic: str = "/camera/image") -> Path:
+    """A second and a half of a ball before a camera that goes by: images of 64 x 48 pixels, depth and labels."""
+    cameras = [look_at((-2.2, 0.3 - 0.04 * step, 0.8), (0.0, 0.0, 0.4)) for step in range(CLIP_FRAMES)]
+    lens = Intrinsics(fx=60.0, fy=60.0, cx=32.0, cy=24.0, width=64, height=48)
+    topics = "/camera/camera_info", "/camera/depth", "/camera/labels", image_topic
+    write_recording(path, [Ball((0.0, 0.0, 0.4), 0.4)], cameras, lens, topics=topics)
+    return path
 
 
 def _pose(types, matrix: Array):

@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from ray_cast import CLIP_FRAMES, COMPRESSED, write_clip
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.clip import DEMO_CLIP
@@ -23,59 +22,10 @@ from monet_perception.nodes.camera import Clip
 from monet_perception.pictures import ANIMATION_FRAMES, Pictures, draw_panels, write_gif
 from monet_perception.region import Region
 
-FRAMES, RATE = 15, 10
-
-
-def write_clip(folder: Path, compressed: bool = False) -> Path:
-    """A square that moves over a plain background, with depth, camera_info and labels, as MCAP."""
-    types = get_typestore(Stores.ROS2_JAZZY)
-    image_topic = "/camera/image/compressed" if compressed else "/camera/image"
-    kinds = {
-        image_topic: f"sensor_msgs/msg/{'CompressedImage' if compressed else 'Image'}",
-        "/camera/depth": "sensor_msgs/msg/Image",
-        "/camera/labels": "sensor_msgs/msg/Image",
-        "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
-    }
-    image, jpeg, info, header, time, region = (
-        types.types[name]
-        for name in (
-            "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo",
-            "std_msgs/msg/Header", "builtin_interfaces/msg/Time", "sensor_msgs/msg/RegionOfInterest",
-        )
-    )  # fmt: skip
-    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        connections = {topic: writer.add_connection(topic, kind, typestore=types) for topic, kind in kinds.items()}
-        for index in range(FRAMES):
-            stamp = 10**18 + index * 10**9 // RATE
-            head = header(time(stamp // 10**9, stamp % 10**9), "camera_optical_frame")
-            labels = np.zeros((48, 64), np.uint8)
-            labels[20:36, 10 + index : 26 + index] = 4
-            colours = np.where(labels[..., None] > 0, np.uint8([250, 60, 40]), np.uint8([40, 90, 160]))
-            depth = np.where(labels > 0, 1500, 3000).astype(np.uint16)
-
-            def message(encoding, pixels, head=head):
-                data = np.frombuffer(pixels.tobytes(), np.uint8)
-                return image(head, 48, 64, encoding, 0, pixels.nbytes // 48, data)
-
-            picture = message("rgb8", colours)
-            if compressed:
-                picture = jpeg(head, "jpeg", cv2.imencode(".jpg", np.ascontiguousarray(colours[..., ::-1]))[1].ravel())
-            k = np.array([60, 0, 32, 0, 60, 24, 0, 0, 1], float)
-            nothing = np.zeros(0), np.eye(3).ravel(), np.zeros(12)
-            calibration = info(head, 48, 64, "", nothing[0], k, nothing[1], nothing[2], 0, 0, region(0, 0, 0, 0, False))
-            for topic, content in {
-                "/camera/camera_info": calibration,
-                "/camera/depth": message("16UC1", depth),
-                "/camera/labels": message("mono8", labels),
-                image_topic: picture,
-            }.items():
-                writer.write(connections[topic], stamp, types.serialize_cdr(content, kinds[topic]))
-    return next(folder.glob("*.mcap"))
-
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip")
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mcap")
 
 
 def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -89,8 +39,8 @@ def test_the_demo_ends_by_itself_with_a_video_a_picture_and_a_summary(clip, tmp_
     run = demo("--clip", clip, "--checkpoint", checkpoint, "--output", tmp_path / "out", "--gif")
     assert run.returncode == 0, run.stderr
     answered, seen = map(int, re.search(r"(\d+) of (\d+) frames answered", run.stdout.splitlines()[-6]).groups())
-    assert seen == FRAMES
-    assert 0 < answered <= FRAMES
+    assert seen == CLIP_FRAMES
+    assert 0 < answered <= CLIP_FRAMES
     assert "every visible object in a slot of its own" in run.stdout
     assert re.search(r"latency, image stamp to slots: median [\d.]+ ms", run.stdout)
     for name in ("overlay.mp4", "overlay.png", "overlay.gif"):
@@ -134,13 +84,13 @@ def _runs(pid: int) -> bool:
 def test_a_clip_of_compressed_images_is_answered_too(tmp_path):
     checkpoint = tmp_path / "a.safetensors"
     save_checkpoint(checkpoint, Monet(PRESETS["monet_rn18_star"]), dataset="none", steps=0)
-    clip = write_clip(tmp_path / "clip", compressed=True)
+    clip = write_clip(tmp_path / "clip.mcap", COMPRESSED)
     run = demo("--clip", clip, "--checkpoint", checkpoint, "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr
-    assert re.search(rf"[1-9]\d* of {FRAMES} frames answered", run.stdout)
-    # The square is where it was recorded, in its colour: the images were decoded, not only counted.
+    assert re.search(rf"[1-9]\d* of {CLIP_FRAMES} frames answered", run.stdout)
+    # The ball is there, in its colour: the images were decoded, not only counted.
     camera = cv2.imread(str(tmp_path / "out/overlay.png"))[30:, :360]
-    assert (np.abs(camera.astype(int) - [40, 60, 250]).max(axis=2) < 40).mean() > 0.05
+    assert (np.abs(camera.astype(int) - [157, 61, 238]).max(axis=2) < 40).mean() > 0.05
 
 
 def test_without_slots_the_demo_fails_and_shows_why(clip, tmp_path):

@@ -15,11 +15,10 @@ from pathlib import Path
 import pytest
 import rclpy
 import yaml
-from doc_pages import PAGES, ROOT, Block, anchors, blocks, inline, languages, table
+from doc_pages import PAGES, ROOT, Block, anchors, blocks, declared, inline, languages, table
 from monet_perception_msgs.msg import Slot, SlotArray
+from ray_cast import write_clip
 from rclpy.context import Context
-from test_demo import write_clip
-from test_docs_tables import declared
 
 from monet_perception.nodes.settings import SPECS
 
@@ -98,7 +97,7 @@ def checkout(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("config", "monet_perception", "train", "benchmarks", "examples", "docs"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "clip.mcap").symlink_to(write_clip(tmp_path_factory.mktemp("clip") / "clip"))
+    (folder / "clip.mcap").symlink_to(write_clip(tmp_path_factory.mktemp("clip") / "clip.mcap"))
     return folder
 
 

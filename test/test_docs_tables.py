@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from doc_pages import PAGES, ROOT, inline, table
+from doc_pages import PAGES, ROOT, declared, inline, table
 from rclpy.qos import QoSProfile
 
 from monet_perception.networks import PRESETS, Monet
@@ -99,22 +99,6 @@ def test_what_troubleshooting_quotes_is_what_the_node_says():
         for quoted in re.findall(r"`([^`]+)`", row[0]):
             for fragment in re.split(r"\.\.\.|unconfigured|inactive", quoted):
                 assert fragment.strip(" ()") in says, fragment
-
-
-def declared(name: str) -> dict[str, tuple[str | None, str]]:
-    """Launch arguments of a file with default (None: computed) and description."""
-    found = {}
-    for node in ast.walk(ast.parse((ROOT / "launch" / name).read_text())):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "DeclareLaunchArgument":
-            given = {keyword.arg: keyword.value for keyword in node.keywords}
-            default = given["default_value"]
-            text = given["description"]
-            parts = text.values if isinstance(text, ast.JoinedStr) else [text]
-            description = "".join(part.value for part in parts if isinstance(part, ast.Constant))
-            argument = node.args[0]
-            assert isinstance(argument, ast.Constant)
-            found[argument.value] = (default.value if isinstance(default, ast.Constant) else None, description)
-    return found
 
 
 def test_every_launch_argument_is_listed():

@@ -42,7 +42,7 @@ def process(tmp_path_factory):
 @pytest.fixture(scope="module")
 def operator(process):
     operator = Robot()
-    operator.until(lambda: "node is" not in operator.messages().get("camera", "node is"), "never became active")
+    operator.until_active()
     yield operator
     operator.close()
 

@@ -18,8 +18,8 @@ from lifecycle_msgs.msg import Transition
 from node_process import LOSSLESS, Robot, running
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from situations import THRESHOLDS, situation
 from std_msgs.msg import Header
-from test_node_parts import THRESHOLDS, situation
 
 from monet_perception.calibration import named_rectified
 from monet_perception.checkpoint import save_checkpoint

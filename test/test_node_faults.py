@@ -40,10 +40,6 @@ def robot():
     robot.close()
 
 
-def active(robot):
-    robot.until(lambda: "nobody listens" in robot.messages().get("camera", ""), "never became active")
-
-
 @pytest.mark.parametrize(
     "parameter",
     [
@@ -71,7 +67,7 @@ def test_a_wrong_qos_parameter_fails_configure_with_the_reason(robot, start, tmp
 def test_a_qos_parameter_that_fits_no_topic_is_told(robot, start, tmp_path):
     log = tmp_path / "log"
     with running("decompose", [*start, "-p", "qos_overrides./imge.subscription.depth:=3", *LOSSLESS], log):
-        active(robot)
+        robot.until_active()
         assert (
             "'qos_overrides./imge.subscription.depth' is ignored; did you mean qos_overrides./image." in log.read_text()
         )
@@ -80,7 +76,7 @@ def test_a_qos_parameter_that_fits_no_topic_is_told(robot, start, tmp_path):
 def test_a_middleware_that_fails_is_told_and_ends_nothing(robot, start, tmp_path):
     log = tmp_path / "log"
     with running(FAILING_NODE, [*start, *LOSSLESS], log) as process:
-        active(robot)
+        robot.until_active()
         process.send_signal(signal.SIGUSR2)
         robot.wait(0.5)
         robot.listen()  # after activation, so that the node subscribes in an event of the middleware
@@ -140,7 +136,7 @@ def reliability(robot) -> str:
 
 def test_the_node_takes_images_as_reliably_as_cameras_publish_them(robot, start, tmp_path):
     with running("decompose", start, tmp_path / "log"):
-        active(robot)
+        robot.until_active()
         robot.listen()
         robot.until(lambda: reliability(robot) == "RELIABLE", "not reliable")
         robot.next_report()
@@ -172,7 +168,7 @@ def test_images_that_get_lost_on_the_way_are_told(robot, start, tmp_path):
     """Of 0.9 MB, from a camera with 512 KiB of shared memory, by a node that was told to read best effort."""
     best_effort = ["-p", "qos_overrides./image.subscription.reliability:=best_effort"]
     with running("decompose", [*start, *best_effort], tmp_path / "log"):
-        active(robot)
+        robot.until_active()
         robot.listen()
         robot.connected()
         frame = rgb_message(robot.header(), 480, 640)
@@ -193,7 +189,7 @@ def test_a_camera_that_sends_compressed_images_only_is_told_with_the_options_tha
     camera = robot.node.create_publisher(CompressedImage, "/front/compressed", 1)
     arguments = [*start, "-r", f"image:={image}", "-p", "camera_timeout:=0.3"]
     with running("decompose", arguments, tmp_path / "log"):
-        active(robot)
+        robot.until_active()
         robot.listen()
         remedy = (
             "there are compressed images on /front/compressed: start with -p transport:=compressed -r image:=/front"

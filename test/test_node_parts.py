@@ -15,6 +15,7 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from situations import THRESHOLDS, situation
 
 from benchmarks.soak_node import FailingDecomposer
 from monet_perception.assessment import Assessment
@@ -22,7 +23,7 @@ from monet_perception.checkpoint import save_checkpoint
 from monet_perception.decomposer import Decomposer
 from monet_perception.labels import separated
 from monet_perception.networks import PRESETS, Monet
-from monet_perception.nodes.diagnostics import Report, Situation, Thresholds
+from monet_perception.nodes.diagnostics import Report
 from monet_perception.nodes.inputs import Inputs, Source
 from monet_perception.nodes.network import FIRST_PAUSE, Network, NetworkError
 from monet_perception.nodes.process import NodeExecutor
@@ -191,19 +192,6 @@ def test_separation_counts_objects_that_have_a_slot_to_themselves():
     assert separated(apart, whole, labels) == (2, 2)
     assert separated(joined, whole, labels)[0] < 2
     assert separated(apart, whole, np.zeros_like(labels)) == (0, 0)
-
-
-THRESHOLDS = Thresholds(camera_timeout=1.0, max_latency=0.1, max_reconstruction_error=0.02)
-
-
-def situation(**fields):
-    values = {
-        "state": "active", "listened": True, "listening_since": time.monotonic(), "publishers": "/camera",
-        "of_other_types": "", "elsewhere": (),
-        "topic": "/image", "input_fault": "", "network_fault": "", "recoveries": 0, "network": {},
-        "depth_topic": "/depth", "depth_publishers": 0, "depth_elsewhere": None, "track_resets": 0, "assessment": None,
-    }  # fmt: skip
-    return Situation(**{**values, **fields})
 
 
 def test_levels_of_the_camera():

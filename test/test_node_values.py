@@ -165,7 +165,7 @@ def robot(tmp_path_factory):
     log = tmp_path_factory.mktemp("values") / "log"
     with running("decompose", ["--ros-args", "-p", "min_area:=1.0", "-p", "diagnostics_period:=0.2", *LOSSLESS], log):
         robot = Robot()
-        robot.until(lambda: "node is" not in robot.messages().get("camera", "node is"), "never became active")
+        robot.until_active()
         yield robot
         robot.close()
 
