@@ -1,4 +1,4 @@
-"""README, docs and launch files as their tests see them: code blocks and what precedes them, tables, links, arguments."""
+"""README, docs and launch files as their tests see them: code blocks and what is before them, tables, links, names."""
 
 from __future__ import annotations
 
