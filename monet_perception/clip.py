@@ -9,3 +9,5 @@ IMAGE, DEPTH, LABELS = "/camera/image", "/camera/depth", "/camera/labels"
 CAMERA_INFO, POSE, OBJECTS = "/camera/camera_info", "/camera/pose", "/camera/objects"
 IMAGES = (IMAGE, f"{IMAGE}/compressed")
 """Where images may be; the first that a recording has is taken."""
+DEPTHS = (DEPTH, f"{DEPTH}/compressedDepth")
+"""Where depth images may be, likewise."""

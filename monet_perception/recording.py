@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from monet_perception.bags import (
     read_rgb,
 )
 from monet_perception.calibration import camera_intrinsics
-from monet_perception.clip import CAMERA_INFO, DEPTH, LABELS, OBJECTS, POSE
+from monet_perception.clip import CAMERA_INFO, DEPTHS, LABELS, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.stamps import NANOSECONDS, nearest, stamp_nanoseconds
@@ -41,9 +41,9 @@ RESTART = 1.0
 """Seconds by which the stamps of a topic go back where a recording starts again: a replay, or a simulation set back."""
 WAITING = 50
 """Images that may wait for what belongs to them and for the first camera_info; the oldest is left out beyond that."""
-_WITHIN = {DEPTH: DEPTH_WITHIN, LABELS: 0.0, POSE: POSE_WITHIN}
+_WITHIN = {**dict.fromkeys(DEPTHS, DEPTH_WITHIN), LABELS: 0.0, POSE: POSE_WITHIN}
 # How much of each topic is kept: what waiting images may still need. Poses are small, and come at up to a kilohertz.
-_KEPT = {DEPTH: WAITING, LABELS: WAITING, POSE: 40 * WAITING}
+_KEPT = {**dict.fromkeys(DEPTHS, WAITING), LABELS: WAITING, POSE: 40 * WAITING}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def read_frames(path: str | Path, *, rectified: bool = False) -> Iterator[Frame]
         image_topic = choose_images(Path(path), topics)
         if CAMERA_INFO not in topics:
             raise _no_camera_info(path, topics)
-        joiner = _Joiner(image_topic, [topic for topic in _WITHIN if topic in topics])
+        depth_topic = next((topic for topic in DEPTHS if topic in topics), None)
+        joiner = _Joiner(image_topic, [topic for topic in (depth_topic, LABELS, POSE) if topic in topics])
         used = [c for c in reader.connections if c.topic in joiner.names | {CAMERA_INFO, OBJECTS}]
         intrinsics: Intrinsics | None = None
         objects: dict[int, TrueObject] = {}
@@ -259,7 +260,12 @@ def _intrinsics(path: str | Path, message: Any, rectified: bool) -> Intrinsics:
 def _frame(
     path: str | Path, parts: dict[str, Any], image_topic: str, intrinsics: Intrinsics, objects: dict[int, TrueObject]
 ) -> Frame:
-    readers = {image_topic: read_rgb, DEPTH: read_metres, LABELS: read_labels, POSE: lambda m: pose_matrix(m.pose)}
+    readers: dict[str, Callable[[Any], Any]] = {
+        image_topic: read_rgb,
+        **dict.fromkeys(DEPTHS, read_metres),
+        LABELS: read_labels,
+        POSE: lambda message: pose_matrix(message.pose),
+    }
     stamp = stamp_nanoseconds(parts[image_topic].header) / NANOSECONDS
     read: dict[str, Any] = {}
     for topic, message in parts.items():
@@ -273,7 +279,7 @@ def _frame(
         stamp,
         read[image_topic],
         intrinsics,
-        depth=read.get(DEPTH),
+        depth=next((read[topic] for topic in DEPTHS if topic in read), None),
         labels=read.get(LABELS),
         camera=read.get(POSE),
         objects=dict(objects),

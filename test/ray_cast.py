@@ -125,8 +125,8 @@ KINDS = {
     "/camera/image": "sensor_msgs/msg/Image",
 }
 """Message types by topic, in the order in which a frame's messages are written."""
-COMPRESSED = "/camera/image/compressed"
-"""Written where it is among the topics asked for."""
+COMPRESSED, COMPRESSED_DEPTH = "/camera/image/compressed", "/camera/depth/compressedDepth"
+"""Written where they are among the topics asked for."""
 
 
 def write_recording(
@@ -144,7 +144,7 @@ def write_recording(
     stamps `late` by so many seconds, which begin again with the `restart`-th frame."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = store.types
-    kinds = KINDS | {COMPRESSED: "sensor_msgs/msg/CompressedImage"}
+    kinds = KINDS | dict.fromkeys((COMPRESSED, COMPRESSED_DEPTH), "sensor_msgs/msg/CompressedImage")
 
     def header(nanoseconds: int):
         time = types["builtin_interfaces/msg/Time"](nanoseconds // 10**9, nanoseconds % 10**9)
@@ -159,6 +159,10 @@ def write_recording(
         data = cv2.imencode(".jpg", np.ascontiguousarray(pixels[..., ::-1]))[1].ravel()
         return types["sensor_msgs/msg/CompressedImage"](stamp, "jpeg", data)
 
+    def packed_depth(stamp, millimetres):
+        data = np.insert(cv2.imencode(".png", millimetres)[1].ravel(), 0, np.zeros(12, np.uint8))
+        return types["sensor_msgs/msg/CompressedImage"](stamp, "16UC1; compressedDepth png", data)
+
     writer = Writer(path.parent / f"{path.stem}_bag", version=9, storage_plugin=StoragePlugin.MCAP)
     with writer:
         connections = {topic: writer.add_connection(topic, kinds[topic], typestore=store) for topic in topics}
@@ -166,13 +170,15 @@ def write_recording(
             nanoseconds = int(number * 1e9 / rate) + 1_000_000_000
             view = cast(objects, camera, intrinsics, walls=walls)
             taken = nanoseconds if restart is None else int(number % restart * 1e9 / rate) + 1_000_000_000
+            millimetres = (view.depth * 1000).astype(np.uint16)
             stamp = {topic: header(taken + round(1e9 * late.get(topic, 0.0))) for topic in kinds}
             messages = {
                 "/camera/camera_info": _camera_info(types, stamp["/camera/camera_info"], intrinsics),
                 "/camera/objects": types["visualization_msgs/msg/MarkerArray"](
                     [_marker(types, stamp["/camera/objects"], FIRST_OBJECT + i, o) for i, o in enumerate(objects)]
                 ),
-                "/camera/depth": image(stamp["/camera/depth"], (view.depth * 1000).astype(np.uint16), "16UC1"),
+                "/camera/depth": image(stamp["/camera/depth"], millimetres, "16UC1"),
+                COMPRESSED_DEPTH: packed_depth(stamp[COMPRESSED_DEPTH], millimetres),
                 "/camera/labels": image(stamp["/camera/labels"], view.labels, "mono8"),
                 "/camera/pose": types["geometry_msgs/msg/PoseStamped"](stamp["/camera/pose"], _pose(types, camera)),
                 "/camera/image": image(stamp["/camera/image"], view.image, "rgb8"),
@@ -187,11 +193,11 @@ def write_recording(
 CLIP_FRAMES = 15
 
 
-def write_clip(path: Path, image_topic: str = "/camera/image") -> Path:
+def write_clip(path: Path, image_topic: str = "/camera/image", depth_topic: str = "/camera/depth") -> Path:
     """A second and a half of a ball before a camera that goes by: images of 64 x 48 pixels, depth and labels."""
     cameras = [look_at((-2.2, 0.3 - 0.04 * step, 0.8), (0.0, 0.0, 0.4)) for step in range(CLIP_FRAMES)]
     lens = Intrinsics(fx=60.0, fy=60.0, cx=32.0, cy=24.0, width=64, height=48)
-    topics = "/camera/camera_info", "/camera/depth", "/camera/labels", image_topic
+    topics = "/camera/camera_info", depth_topic, "/camera/labels", image_topic
     write_recording(path, [Ball((0.0, 0.0, 0.4), 0.4)], cameras, lens, topics=topics)
     return path
 

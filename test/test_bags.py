@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from ray_cast import Ball, look_at, write_recording
+from ray_cast import COMPRESSED, COMPRESSED_DEPTH, Ball, look_at, write_clip, write_recording
 from std_msgs.msg import Header
 
 from monet_perception.bags import BagError, open_bag, read_labels, read_metres, read_rgb
@@ -117,3 +117,12 @@ def test_a_recording_whose_stamps_begin_again_loses_no_frame(tmp_path, depth_lat
     write_recording(path, [ball], [camera] * 80, lens, topics=topics, late={"/camera/depth": depth_late}, restart=40)
     stamps = [frame.stamp for frame in read_frames(path)]
     np.testing.assert_allclose(stamps, 2 * [1 + number / 10 for number in range(40)])
+
+
+def test_a_recording_of_compressed_images_and_depth_has_the_same_frames(tmp_path):
+    raw = list(read_frames(write_clip(tmp_path / "raw.mcap")))
+    packed = list(read_frames(write_clip(tmp_path / "packed.mcap", COMPRESSED, COMPRESSED_DEPTH)))
+    assert len(raw) == len(packed) > 0
+    for one, other in zip(raw, packed, strict=True):
+        np.testing.assert_array_equal(one.depth, other.depth)
+        assert np.abs(one.image.astype(int) - other.image).mean() < 10, "as far as JPEG goes"

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
-from ray_cast import CLIP_FRAMES, COMPRESSED, write_clip
+from ray_cast import CLIP_FRAMES, COMPRESSED, COMPRESSED_DEPTH, write_clip
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.clip import DEMO_CLIP
@@ -84,13 +84,14 @@ def _runs(pid: int) -> bool:
 def test_a_clip_of_compressed_images_is_answered_too(tmp_path):
     checkpoint = tmp_path / "a.safetensors"
     save_checkpoint(checkpoint, Monet(PRESETS["monet_rn18_star"]), dataset="none", steps=0)
-    clip = write_clip(tmp_path / "clip.mcap", COMPRESSED)
+    clip = write_clip(tmp_path / "clip.mcap", COMPRESSED, COMPRESSED_DEPTH)
     run = demo("--clip", clip, "--checkpoint", checkpoint, "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert re.search(rf"[1-9]\d* of ({CLIP_FRAMES - 1}|{CLIP_FRAMES}) frames answered", run.stdout)
     # The ball is there, in its colour: the images were decoded, not only counted.
     camera = cv2.imread(str(tmp_path / "out/overlay.png"))[30:, :360]
     assert (np.abs(camera.astype(int) - [157, 61, 238]).max(axis=2) < 40).mean() > 0.05
+    assert re.search(r"[+-]\d\.\d\d [+-]\d\.\d\d \+\d\.\d\d", run.stdout), "the depth likewise"
 
 
 def test_without_slots_the_demo_fails_and_shows_why(clip, tmp_path):

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from monet_perception.clip import CAMERA_INFO, DEMO_CLIP, DEPTH, IMAGE, LABELS
+from monet_perception.clip import CAMERA_INFO, DEMO_CLIP, DEPTH, DEPTHS, IMAGE, LABELS
 from monet_perception.nodes.camera import Clip
 from monet_perception.nodes.process import NOT_CONFIGURED, NOT_WRITTEN
 
@@ -31,12 +31,13 @@ class Demo:
 
     Args:
         options: of the command line; its `output` is a folder that can be written to.
-        compressed: whether the clip's images are compressed.
+        clip: what the camera will play.
     """
 
-    def __init__(self, options: argparse.Namespace, compressed: bool) -> None:
+    def __init__(self, options: argparse.Namespace, clip: Clip) -> None:
         self._options = options
-        self._transport = "compressed" if compressed else "raw"
+        self._transport = "raw" if clip.image_topic == IMAGE else "compressed"
+        self._depth_transport = "compressedDepth" if DEPTHS[1] in clip.topics and DEPTH not in clip.topics else "raw"
         self._log = options.output / LOG
         # The user's robot, if there is one, is on the network; the demo stays on this machine unless told otherwise.
         self._environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ}
@@ -77,6 +78,7 @@ class Demo:
             "--ros-args",
             *("-r", f"image:={IMAGE}", "-r", f"depth:={DEPTH}", "-r", f"camera_info:={CAMERA_INFO}"),
             *("-p", f"device:={options.device}", "-p", f"transport:={self._transport}"),
+            *("-p", f"depth_transport:={self._depth_transport}"),
             *(["-p", f"checkpoint:={options.checkpoint}"] if options.checkpoint else []),
         ]
 
@@ -159,7 +161,7 @@ def main(args: list[str] | None = None) -> int:
     except OSError as error:
         print(f"demo: can't write to {options.output}: {error.strerror}; name another --output", file=sys.stderr)
         return 1
-    return Demo(options, compressed=clip.image_topic.endswith("/compressed")).run()
+    return Demo(options, clip).run()
 
 
 if __name__ == "__main__":
