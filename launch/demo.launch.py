@@ -19,7 +19,8 @@ ARGUMENTS = [
         "clip",
         default_value="",
         description="MCAP file or ROS 2 bag with /camera/image (and /camera/depth, /camera/camera_info). With "
-        "/camera/image/compressed in place of it, add transport:=compressed. Default: the shipped clip.",
+        "/camera/image/compressed in place of it, add transport:=compressed, with /camera/depth/compressedDepth "
+        "depth_transport:=compressedDepth. Default: the shipped clip.",
     ),
     DeclareLaunchArgument(
         "loop", default_value="true", choices=["true", "false"], description="Begin the clip again at its end."
