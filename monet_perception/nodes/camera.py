@@ -13,6 +13,7 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -41,6 +42,8 @@ try:  # not on PyPI: installed with ROS only
     PLAYED["tf2_msgs/msg/TFMessage"] = TFMessage
 except ImportError:
     pass
+ARRIVING = 1.0
+"""Seconds that the last messages may take to reliable subscribers."""
 _QOS = QoSProfile(depth=10)
 # Who comes late still learns where the objects are, and how frames that don't move lie to each other: of those, several
 # nodes of a robot each publish some.
@@ -122,6 +125,8 @@ class CameraNode(Node):
             _move_stamps(message, shift)
             self._made[recorded.topic].publish(message)
             images += recorded.topic == self._clip.image_topic
+        for publisher in self._made.values():  # what is under way when a process ends is lost
+            publisher.wait_for_all_acked(Duration(seconds=ARRIVING))
         return images
 
 
