@@ -359,8 +359,11 @@ def loss_and_error(monet: Monet, images: Tensor) -> tuple[float, float]:
     return float(monet_loss(output, images, monet.config).total.mean()), float(error)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("preset", PRESETS)
+# MONet-RN50 is MONet-RN50* without skip connections; processors that emulate bf16 take 22 s for either.
+@pytest.mark.parametrize(
+    ("preset", "precision"),
+    [(preset, kind) for preset in PRESETS for kind in ("fp32", "bf16") if (preset, kind) != ("monet_rn50", "bf16")],
+)
 def test_every_preset_learns(preset: str, precision: str) -> None:
     torch.manual_seed(0)
     # With the stem's pool, which costs a quarter.
