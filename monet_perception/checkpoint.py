@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import monet_perception
-from monet_perception.files import replacing
+from monet_perception.files import write_bytes
 from monet_perception.networks import ConfigError, Monet, MonetConfig
 
 FORMAT = "monet_perception"
@@ -93,8 +93,7 @@ def save_checkpoint(
     digest = _hash_weights(tensors)
     info = CheckpointInfo(monet.config, digest[:12], dataset, int(steps), dict(metrics or {}), code_version())
     content = safetensors.torch.save(tensors, metadata=_metadata(info, digest))
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, content)
     return info
 
 

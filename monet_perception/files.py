@@ -36,8 +36,17 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: as `replacing`.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, its folder made where it is missing.
+
+    Raises:
+        OSError: as `replacing`.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
 
 def flush(path: Path) -> None:

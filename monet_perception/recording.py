@@ -272,9 +272,7 @@ def _frame(
         try:
             read[topic] = readers[topic](message)
         except ValueError as error:
-            raise BagError(
-                f"{path}: a message on {topic}, for the image at {stamp:.3f} s is broken: {error}"
-            ) from error
+            raise BagError(f"{path}: a message on {topic} for the image at {stamp:.3f} s is broken: {error}") from error
     return Frame(
         stamp,
         read[image_topic],

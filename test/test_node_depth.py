@@ -361,75 +361,76 @@ def test_images_without_stamps_are_a_warning_and_resets_are_counted():
 # As a process --------------------------------------------------------------------------------------
 
 
-def test_a_depth_camera_under_another_name_without_camera_info_is_told(tmp_path):
+@pytest.fixture
+def robot(tmp_path):
+    """Beside a node that takes depth from /cam/depth."""
     save_checkpoint(tmp_path / "a", Monet(PRESETS["monet_rn18_star"]), dataset="none", steps=0)
     start = [
         *("--ros-args", "-p", f"checkpoint:={tmp_path / 'a'}", "-r", "depth:=/cam/depth"),
         *("-p", "diagnostics_period:=0.2", "-p", "camera_timeout:=0.5", *LOSSLESS),
     ]
     robot = Robot()
-    depth = robot.node.create_publisher(Image, "/cam/depth", 100)
-    info = robot.node.create_publisher(CameraInfo, "camera_info", 100)
     try:
         with running("decompose", start, tmp_path / "log"):
-
-            def told() -> bool:
-                image = image_message(Header(), np.full((48, 64, 3), 128, np.uint8), "rgb8")
-                image.header.stamp = robot.node.get_clock().now().to_msg()
-                depth.publish(image_message(image.header, np.full((48, 64), 2000, np.uint16), "16UC1"))
-                robot.answer(image)
-                return "0 of" in robot.messages().get("camera", "")
-
-            robot.until(told, "a missing camera_info isn't told")
-            assert "frames have 3D: no camera_info has come" in robot.messages()["camera"]
-            assert robot.statuses["camera"].level == DiagnosticStatus.WARN
-            assert robot.value("camera", "depth topic") == "/cam/depth"
-
-            def uncalibrated() -> bool:
-                info.publish(CameraInfo(height=48, width=64))
-                return told() and "can be used: camera_info is not a calibration" in robot.messages()["camera"]
-
-            robot.until(uncalibrated, "a camera without calibration isn't told")
-            assert robot.value("camera", "last fault") == "", "nothing is wrong with the images"
-            robot.cameras["image"].publish(image_message(Header(), np.zeros((48, 64, 3), np.uint8), "rgb8"))
-            robot.until(lambda: "images carry no stamp" in robot.messages()["camera"], "no stamp isn't told")
+            yield robot
     finally:
         robot.close()
 
 
-def test_a_camera_that_packs_its_depth_is_told_of_and_then_read(tmp_path):
-    save_checkpoint(tmp_path / "a", Monet(PRESETS["monet_rn18_star"]), dataset="none", steps=0)
-    start = [
-        *("--ros-args", "-p", f"checkpoint:={tmp_path / 'a'}", "-r", "depth:=/cam/depth"),
-        *("-p", "diagnostics_period:=0.2", "-p", "camera_timeout:=0.5", "-p", "depth_tolerance:=1.0", *LOSSLESS),
-    ]
-    robot = Robot()
+def grey_image(robot: Robot) -> Image:
+    """An image of now."""
+    image = image_message(Header(), np.full((48, 64, 3), 128, np.uint8), "rgb8")
+    image.header.stamp = robot.node.get_clock().now().to_msg()
+    return image
+
+
+def test_a_depth_camera_under_another_name_without_camera_info_is_told(robot):
+    depth = robot.node.create_publisher(Image, "/cam/depth", 100)
+    info = robot.node.create_publisher(CameraInfo, "camera_info", 100)
+
+    def told() -> bool:
+        image = grey_image(robot)
+        depth.publish(image_message(image.header, np.full((48, 64), 2000, np.uint16), "16UC1"))
+        robot.answer(image)
+        return "0 of" in robot.messages().get("camera", "")
+
+    robot.until(told, "a missing camera_info isn't told")
+    assert "frames have 3D: no camera_info has come" in robot.messages()["camera"]
+    assert robot.statuses["camera"].level == DiagnosticStatus.WARN
+    assert robot.value("camera", "depth topic") == "/cam/depth"
+
+    def uncalibrated() -> bool:
+        info.publish(CameraInfo(height=48, width=64))
+        return told() and "can be used: camera_info is not a calibration" in robot.messages()["camera"]
+
+    robot.until(uncalibrated, "a camera without calibration isn't told")
+    assert robot.value("camera", "last fault") == "", "nothing is wrong with the images"
+    robot.cameras["image"].publish(image_message(Header(), np.zeros((48, 64, 3), np.uint8), "rgb8"))
+    robot.until(lambda: "images carry no stamp" in robot.messages()["camera"], "no stamp isn't told")
+
+
+def test_a_camera_that_packs_its_depth_is_told_of_and_then_read(robot):
     depth = robot.node.create_publisher(CompressedImage, "/cam/depth/compressedDepth", 100)
     info = robot.node.create_publisher(CameraInfo, "camera_info", 100)
     png = cv2.imencode(".png", np.full((48, 64), 2000, np.uint16))[1].tobytes()
 
     def depths() -> list[float]:
         """Sends a frame; the depths of its slots' centroids in metres."""
-        image = image_message(Header(), np.full((48, 64, 3), 128, np.uint8), "rgb8")
-        image.header.stamp = robot.node.get_clock().now().to_msg()
+        image = grey_image(robot)
         info.publish(camera_info(image.header))
         packed = CompressedImage(header=image.header, format="16UC1; compressedDepth png", data=bytes(12) + png)
         depth.publish(packed)
         return [slot.centroid[2] for slot in robot.answer(image).slots if len(slot.centroid)]
 
-    try:
-        with running("decompose", start, tmp_path / "log"):
-            hint = "depth comes on /cam/depth/compressedDepth only: start with -p depth_transport:=compressedDepth"
-            robot.until(lambda: not depths() and robot.messages().get("camera") == hint, "the other form isn't told")
-            for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
-                assert robot.change(transition)
-            assert robot.set(depth_transport="compressedDepth") == ""
-            for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-                assert robot.change(transition)
-            found = robot.until(depths, "packed depth isn't read")
-            assert min(found) == pytest.approx(2.0, abs=0.01), "the wall's, objects are thought to be thick"
-            assert robot.value("camera", "depth topic") == "/cam/depth/compressedDepth"
-            depth.publish(CompressedImage(format="16UC1; compressedDepth png", data=bytes(40)))
-            robot.until(lambda: robot.counts()["broken depth"] == 1, "a broken one isn't counted")
-    finally:
-        robot.close()
+    hint = "depth comes on /cam/depth/compressedDepth only: start with -p depth_transport:=compressedDepth"
+    robot.until(lambda: not depths() and robot.messages().get("camera") == hint, "the other form isn't told")
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        assert robot.change(transition)
+    assert robot.set(depth_transport="compressedDepth") == ""
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert robot.change(transition)
+    found = robot.until(depths, "packed depth isn't read")
+    assert min(found) == pytest.approx(2.0, abs=0.01), "the wall's, objects are thought to be thick"
+    assert robot.value("camera", "depth topic") == "/cam/depth/compressedDepth"
+    depth.publish(CompressedImage(format="16UC1; compressedDepth png", data=bytes(40)))
+    robot.until(lambda: robot.counts()["broken depth"] == 1, "a broken one isn't counted")

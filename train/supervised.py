@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from monet_perception.checkpoint import save_checkpoint
-from monet_perception.files import replacing
+from monet_perception.files import write_bytes
 from monet_perception.networks import ConfigError, Monet, load_pretrained
 from monet_perception.networks.segmentation import SegmentationAttention
 from train.assignment import assign_slots, instance_targets, matched_loss, matching_cost
@@ -221,8 +221,7 @@ class ClassTask(SupervisedTask):
         metadata = {"encoder": self.config.encoder, "dataset": f"{dataset} (classes)", "steps": str(steps)}
         metadata |= {name: str(value) for name, value in metrics.items()}
         content = safetensors.torch.save(tensors, metadata=metadata)  # save_file wouldn't raise OSError on a full disk
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(path, content)
 
 
 class PixelClasses:

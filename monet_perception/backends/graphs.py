@@ -20,7 +20,7 @@ import torch
 
 from monet_perception.backends.stages import FrameEncoder, LatentDecoder, Part
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT, read_info
-from monet_perception.files import replacing
+from monet_perception.files import write_bytes
 from monet_perception.networks import PRESETS, Monet, MonetConfig
 from monet_perception.networks.config import ATTENTION_FIELDS, COMPONENT_FIELDS
 
@@ -91,8 +91,7 @@ def keep(content: bytes, paths: list[Path]) -> Path | None:
     """Writes to the first path that can be written to, and returns it."""
     for path in paths:
         try:
-            with replacing(path) as temporary:
-                temporary.write_bytes(content)
+            write_bytes(path, content)
         except OSError as error:
             log.warning("%s can't be written: %s", path, error)
         else:
@@ -174,8 +173,7 @@ def ship(configs: list[MonetConfig]) -> None:
             path.unlink()
     for name, (config, part) in wanted.items():
         if not (SHIPPED_GRAPHS / name).is_file():
-            with replacing(SHIPPED_GRAPHS / name) as temporary:
-                temporary.write_bytes(export_graph(config, part))
+            write_bytes(SHIPPED_GRAPHS / name, export_graph(config, part))
 
 
 def shipped_configs() -> list[MonetConfig]:

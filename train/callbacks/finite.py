@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from monet_perception.files import replacing
+from monet_perception.files import write_bytes
 
 
 class NonFiniteLoss(RuntimeError):
@@ -91,8 +91,7 @@ def _save(pending: PendingLoss, path: Path, loss: float) -> str:
     tensors = {name: value.contiguous().cpu() for name, value in pending.batch.items()}
     content = safetensors.torch.save(tensors, metadata={"step": str(pending.step), "loss": str(loss)})
     try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(path, content)
     except OSError as error:
         return f"could not be saved in {path} ({error.strerror})"
     return f"is saved in {path}"
