@@ -11,6 +11,7 @@ COLCON = $(PY) -m colcon build --base-paths . monet_perception_msgs
 
 # ROS's Python, and an environment that sees its packages.
 $(STAMPS)/venv:
+	@tools/check_space.sh $(VENV) 9
 	@python=$$(PYTHON=/usr/bin/python3 tools/find_python.sh) && echo "Making $(VENV) with $$python" && \
 	    "$$python" -m venv --system-site-packages $(VENV)
 	@touch $(VENV)/COLCON_IGNORE

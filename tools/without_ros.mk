@@ -4,6 +4,7 @@ WITH_ROS :=
 DEMO = $(VENV)/bin/monet-demo
 
 $(STAMPS)/venv:
+	@tools/check_space.sh $(VENV) 9
 	@python=$$(tools/find_python.sh) && echo "Making $(VENV) with $$python" && "$$python" -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
