@@ -44,7 +44,12 @@ def compressed(frame: int, array: NDArray[np.uint8]) -> Any:
 
 
 def write_bag(
-    path: Path, topics: dict[str, list[Any]], storage: StoragePlugin = StoragePlugin.MCAP, *, chunks: bool = False
+    path: Path,
+    topics: dict[str, list[Any]],
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    *,
+    chunks: bool = False,
+    start: int = 0,
 ) -> Path:
     writer = Writer(path, version=9, storage_plugin=storage)
     if chunks:
@@ -59,7 +64,7 @@ def write_bag(
                 if frame < len(messages):
                     message = messages[frame]
                     data = message if isinstance(message, bytes) else TYPES.serialize_cdr(message, message.__msgtype__)
-                    writer.write(connections[topic], frame * 1_000_000_000 // RATE, data)
+                    writer.write(connections[topic], start + frame * 1_000_000_000 // RATE, data)
     return path
 
 
@@ -138,6 +143,21 @@ def test_broken_messages_are_named_and_skipped(
     assert "record 2: data (format 'png') can't be unpacked" in capsys.readouterr().err
     assert run(bag, tmp_path / "store", "--size", HEIGHT, "--skip-broken") == 0
     np.testing.assert_array_equal(Store.open(tmp_path / "store").images, frames[[0, 1, 3], :, 5:35])
+
+
+def test_another_recording_of_the_same_name_and_length_is_not_gone_on_with(
+    tmp_path: Path, frames: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]
+) -> None:
+    messages: list[Any] = [compressed(n, array) for n, array in enumerate(frames[:5])]
+    messages[2].data = messages[2].data[:50]
+    monday, tuesday = (
+        write_bag(tmp_path / day / "bag", {"/image": messages}, start=start)
+        for day, start in (("monday", 0), ("tuesday", 86_400_000_000_000))
+    )
+    assert run(monday, tmp_path / "store", "--size", HEIGHT) == 1
+    capsys.readouterr()
+    assert run(tuesday, tmp_path / "store", "--size", HEIGHT, "--skip-broken") == 1
+    assert "start 0 (now 86400000000000)" in capsys.readouterr().err
 
 
 def test_a_damaged_chunk_ends_the_bag_there(

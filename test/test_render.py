@@ -262,6 +262,7 @@ def ends_soon(session: int) -> bool:
         (["rooms", "--sequence", "{new}.mcap", "--objects", "60"], "take fewer"),
         (["rooms", "--sequence", "{new}.mcap", "--seconds", "0.01"], "0.01 seconds at 10 images a second make no"),
         (["rooms", "--store", "{thesis}", "--count", "1", "--overwrite"], "thesis is no store"),
+        (["rooms", "--sequence", "{new}", "--store", "{thesis}", "--count", "1", "--overwrite"], "thesis is no store"),
         (["overview", "--output", "{new}.xyz"], "new.xyz doesn't end as a picture does"),
     ],
 )

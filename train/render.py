@@ -31,6 +31,7 @@ from monet_perception.files import replacing
 from train.arguments import above_zero, at_least, positive
 from train.data.manifest import StoreError
 from train.data.multi_object import import_tensorflow
+from train.data.store_writer import refuse_what_is_no_store
 
 try:
     from train.scenes.clip import write_clip
@@ -85,6 +86,8 @@ def _check_targets(options: argparse.Namespace) -> None:
     for path in filter(None, targets):
         if path.exists() and not options.overwrite:
             raise FileExistsError(f"{path} exists; remove it, choose another path, or replace it (--overwrite)")
+    if options.store:
+        refuse_what_is_no_store(options.store)
 
 
 def _render_store(options: argparse.Namespace) -> None:

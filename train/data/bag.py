@@ -59,7 +59,7 @@ class Bag:
         with _open(source) as reader:
             self.topic = _image_topic(reader, topic, source)
             self.labels_topic = _image_topic(reader, labels_topic, source) if labels_topic else None
-            messages = reader.topics[self.topic].msgcount
+            messages, start = reader.topics[self.topic].msgcount, reader.start_time
             self.stretch = min(GROUP_SECONDS * NANOSECONDS, reader.duration // GROUPS + 1)  # ns
         self.records = -(-messages // every)
         self.layout = StoreLayout(
@@ -77,6 +77,7 @@ class Bag:
                 "labels_topic": self.labels_topic,
                 "every": every,
                 "messages": messages,
+                "start": start,  # ns: tells recordings of one name and length apart
                 "crop": crop_text(crop) if crop else None,
             },
         )
