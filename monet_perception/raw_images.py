@@ -1,4 +1,4 @@
-"""Reads sensor_msgs/Image, of ROS or of rosbags, into arrays: every encoding, row padding and byte order.
+"""Reads sensor_msgs/Image, of ROS or of rosbags, into arrays: colours, depth and labels, row padding and byte order.
 
 Whatever is wrong with a message is a `MessageError` that names it. A message is checked before any of its data are
 touched (microseconds), so that a node can count broken frames even while it is too busy to convert the good ones.
@@ -77,7 +77,6 @@ DEPTH_ENCODINGS: dict[str, Encoding] = {
     "32FC1": Encoding("f4", 1, None),
 }
 LABEL_ENCODINGS: dict[str, Encoding] = {name: COLOUR_ENCODINGS[name] for name in ("mono8", "8UC1")}
-_DEPTH_ONLY = set(DEPTH_ENCODINGS) - set(COLOUR_ENCODINGS)
 
 
 def check_colours(message: Any) -> None:
@@ -187,9 +186,9 @@ def _known(name: str, encodings: Mapping[str, Encoding]) -> Encoding:
     if name in encodings:
         return encodings[name]
     hint = ""
-    if name in _DEPTH_ONLY:
+    if encodings is COLOUR_ENCODINGS and name in DEPTH_ENCODINGS:
         hint = " (that is depth, for the topic `depth`)"
-    elif name in COLOUR_ENCODINGS:
+    elif encodings is DEPTH_ENCODINGS and name in COLOUR_ENCODINGS:
         hint = " (that is an image, for the topic `image`)"
     # Cut: an encoding may be a megabyte of rubbish.
     raise MessageError(f"encoding {name[:40]!r}{hint} is not one of {', '.join(encodings)}")

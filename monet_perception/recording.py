@@ -5,6 +5,7 @@ Needs `rosbags` (`pip install monet_perception[demo]`).
 
 from __future__ import annotations
 
+import logging
 import math
 from bisect import bisect_left
 from collections import deque
@@ -41,6 +42,7 @@ RESTART = 1.0
 """Seconds by which the stamps of a topic go back where a recording starts again: a replay, or a simulation set back."""
 WAITING = 50
 """Images that may wait for what belongs to them and for the first camera_info; the oldest is left out beyond that."""
+_log = logging.getLogger(__name__)
 _WITHIN = {**dict.fromkeys(DEPTHS, DEPTH_WITHIN), LABELS: 0.0, POSE: POSE_WITHIN}
 # How much of each topic is kept: what waiting images may still need. Poses are small, and come at up to a kilohertz.
 _KEPT = {**dict.fromkeys(DEPTHS, WAITING), LABELS: WAITING, POSE: 40 * WAITING}
@@ -81,8 +83,9 @@ def read_frames(path: str | Path, *, rectified: bool = False) -> Iterator[Frame]
     """Frames of a recording in order: each image with what its topics have for it.
 
     Labels are of the image's own stamp, depth and pose of the nearest within `DEPTH_WITHIN` and `POSE_WITHIN`. An image
-    that lacks one of them is left out. Frames that were recorded before the first camera_info come as soon as that is
-    there. Where the stamps of a topic go back by more than `RESTART`, what came before belongs to nothing that follows.
+    that lacks one of them, or for which one can't be read, is left out; messages that can't be read are counted in a
+    warning at the end. Frames that were recorded before the first camera_info come as soon as that is there. Where the
+    stamps of a topic go back by more than `RESTART`, what came before belongs to nothing that follows.
 
     Args:
         path: MCAP file or folder of a ROS 2 bag.
@@ -100,26 +103,25 @@ def read_frames(path: str | Path, *, rectified: bool = False) -> Iterator[Frame]
             raise _no_camera_info(path, topics)
         depth_topic = next((topic for topic in DEPTHS if topic in topics), None)
         joiner = _Joiner(image_topic, [topic for topic in (depth_topic, LABELS, POSE) if topic in topics])
+        frames = _Frames(image_topic, rectified=rectified)
         used = [c for c in reader.connections if c.topic in joiner.names | {CAMERA_INFO, OBJECTS}]
-        intrinsics: Intrinsics | None = None
-        objects: dict[int, TrueObject] = {}
         for connection, _, raw in raw_messages(reader, used):
-            message = deserialise(reader, connection, raw)
-            if connection.topic == CAMERA_INFO:
-                intrinsics = _intrinsics(path, message, rectified)
-            elif connection.topic == OBJECTS:
-                objects = true_objects(message)
-            else:
+            try:
+                message = deserialise(reader, connection, raw)
+            except BagError as error:
+                frames.lose(str(error))
+                continue
+            if not frames.take(connection.topic, message):
                 joiner.add(connection.topic, message)
-            if intrinsics is not None:
-                for parts in joiner.complete():
-                    yield _frame(path, parts, image_topic, intrinsics, objects)
-        if intrinsics is None:
-            raise _no_camera_info(path, topics)
-        for parts in joiner.complete(ended=True):
-            yield _frame(path, parts, image_topic, intrinsics, objects)
-        if not joiner.joined:
-            raise BagError(f"{path}: {joiner.fault()}")
+            if frames.intrinsics is not None:
+                yield from frames.make(joiner.complete())
+        if frames.intrinsics is None:
+            raise BagError(f"{path}: {frames.fault}") if frames.fault else _no_camera_info(path, topics)
+        yield from frames.make(joiner.complete(ended=True))
+        if not frames.made:
+            raise BagError(f"{path}: {frames.fault or joiner.fault()}")
+        if frames.lost:
+            _log.warning("%s: %d messages can't be read, the first because %s", path, frames.lost, frames.fault)
 
 
 @dataclass
@@ -184,6 +186,7 @@ class _Joiner:
         self._image_topic = image_topic
         self._topics = [_Topic(name) for name in others]
         self._waiting: deque[Any] = deque(maxlen=WAITING)
+        self._newest: int | None = None  # image's stamp
         self._finished: list[dict[str, Any]] = []  # of before the recording started again
         self._images = self.joined = 0
 
@@ -196,8 +199,9 @@ class _Joiner:
         """Takes the next message of a topic."""
         stamp = stamp_nanoseconds(message.header)
         if name == self._image_topic:
-            if self._waiting and stamp < stamp_nanoseconds(self._waiting[-1].header) - RESTART * NANOSECONDS:
+            if self._newest is not None and stamp < self._newest - RESTART * NANOSECONDS:
                 self._start_again()
+            self._newest = stamp
             self._images += 1
             self._waiting.append(message)
             return
@@ -209,6 +213,7 @@ class _Joiner:
     def _start_again(self) -> None:
         """Finishes the images that wait, for which nothing comes any more, and forgets what they were to have."""
         self._finished += self._take(ended=True)
+        self._newest = None
         for topic in self._topics:
             topic.forget()
 
@@ -250,38 +255,75 @@ def _no_camera_info(path: str | Path, topics: set[str]) -> BagError:
     )
 
 
-def _intrinsics(path: str | Path, message: Any, rectified: bool) -> Intrinsics:
-    try:
-        return camera_intrinsics(message, rectified=rectified)
-    except ValueError as error:
-        raise BagError(f"{path}: a message on {CAMERA_INFO} can't be used: {error}") from error
+class _Frames:
+    """Makes frames of messages that belong together; one with a message that can't be read is left out.
 
+    Attributes:
+        intrinsics: by the newest camera_info that can be used; None before the first.
+        made: how many frames.
+        lost: how many messages couldn't be read.
+        fault: of the first of these, as a sentence.
+    """
 
-def _frame(
-    path: str | Path, parts: dict[str, Any], image_topic: str, intrinsics: Intrinsics, objects: dict[int, TrueObject]
-) -> Frame:
-    readers: dict[str, Callable[[Any], Any]] = {
-        image_topic: read_rgb,
-        **dict.fromkeys(DEPTHS, read_metres),
-        LABELS: read_labels,
-        POSE: lambda message: pose_matrix(message.pose),
-    }
-    stamp = stamp_nanoseconds(parts[image_topic].header) / NANOSECONDS
-    read: dict[str, Any] = {}
-    for topic, message in parts.items():
-        try:
-            read[topic] = readers[topic](message)
-        except ValueError as error:
-            raise BagError(f"{path}: a message on {topic} for the image at {stamp:.3f} s is broken: {error}") from error
-    return Frame(
-        stamp,
-        read[image_topic],
-        intrinsics,
-        depth=next((read[topic] for topic in DEPTHS if topic in read), None),
-        labels=read.get(LABELS),
-        camera=read.get(POSE),
-        objects=dict(objects),
-    )
+    def __init__(self, image_topic: str, *, rectified: bool) -> None:
+        self.intrinsics: Intrinsics | None = None
+        self.made = self.lost = 0
+        self.fault = ""
+        self._rectified = rectified
+        self._image_topic = image_topic
+        self._objects: dict[int, TrueObject] = {}
+        self._readers: dict[str, Callable[[Any], Any]] = {
+            image_topic: read_rgb,
+            **dict.fromkeys(DEPTHS, read_metres),
+            LABELS: read_labels,
+            POSE: lambda message: pose_matrix(message.pose),
+        }
+
+    def lose(self, fault: str) -> None:
+        """Counts a message that can't be read."""
+        self.lost += 1
+        self.fault = self.fault or fault
+
+    def take(self, topic: str, message: Any) -> bool:
+        """Takes a message of what holds until the next one comes; False: this one belongs to a single image."""
+        if topic == CAMERA_INFO:
+            try:
+                self.intrinsics = camera_intrinsics(message, rectified=self._rectified)
+            except ValueError as error:  # as drivers send before they know
+                self.lose(f"a message on {CAMERA_INFO} can't be used: {error}")
+        elif topic == OBJECTS:
+            self._objects = true_objects(message)
+        else:
+            return False
+        return True
+
+    def make(self, joined: Iterable[dict[str, Any]]) -> Iterator[Frame]:
+        """Frames of messages by topic."""
+        for parts in joined:
+            frame = self._frame(parts)
+            if frame is not None:
+                self.made += 1
+                yield frame
+
+    def _frame(self, parts: dict[str, Any]) -> Frame | None:
+        assert self.intrinsics is not None
+        stamp = stamp_nanoseconds(parts[self._image_topic].header) / NANOSECONDS
+        read: dict[str, Any] = {}
+        for topic, message in parts.items():
+            try:
+                read[topic] = self._readers[topic](message)
+            except ValueError as error:
+                self.lose(f"a message on {topic} for the image at {stamp:.3f} s is broken: {error}")
+                return None
+        return Frame(
+            stamp,
+            read[self._image_topic],
+            self.intrinsics,
+            depth=next((read[topic] for topic in DEPTHS if topic in read), None),
+            labels=read.get(LABELS),
+            camera=read.get(POSE),
+            objects=dict(self._objects),
+        )
 
 
 def pose_matrix(pose: Any) -> NDArray[np.float64]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -139,9 +140,11 @@ def write_recording(
     late: Mapping[str, float] = MappingProxyType({}),
     walls: Sequence[Box] = (),
     restart: int | None = None,
+    spoil: Callable[[int, dict[str, Any]], object] = lambda number, messages: None,
 ) -> None:
     """An MCAP with topics of the shipped clip, written by rosbags; each frame's messages in the order of `topics`, with
-    stamps `late` by so many seconds, which begin again with the `restart`-th frame."""
+    stamps `late` by so many seconds, which begin again with the `restart`-th frame. `spoil` may change the messages of
+    each frame before they are written."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types = store.types
     kinds = KINDS | dict.fromkeys((COMPRESSED, COMPRESSED_DEPTH), "sensor_msgs/msg/CompressedImage")
@@ -184,6 +187,7 @@ def write_recording(
                 "/camera/image": image(stamp["/camera/image"], view.image, "rgb8"),
                 COMPRESSED: jpeg(stamp[COMPRESSED], view.image),
             }
+            spoil(number, messages)
             for place, topic in enumerate(topics):
                 written = store.serialize_cdr(messages[topic], kinds[topic])
                 writer.write(connections[topic], nanoseconds + place, written)

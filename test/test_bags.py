@@ -78,7 +78,8 @@ def test_a_recording_has_the_colours_that_the_node_sees(encoding):
         (read_rgb, message(np.zeros((4, 4, 3), np.uint8), "rgb8", cut=1), "47 bytes"),
         (read_rgb, message(np.zeros((4, 4, 3), np.uint8), "rgb9"), "rgb9"),
         (read_rgb, message(np.zeros((4, 4), np.float32), "32FC1"), "32FC1"),
-        (read_labels, message(np.zeros((4, 4, 3), np.uint8), "rgb8"), "'rgb8' .* is not one of mono8, 8UC1"),
+        (read_labels, message(np.zeros((4, 4, 3), np.uint8), "rgb8"), "'rgb8' is not one of mono8, 8UC1"),
+        (read_labels, message(np.zeros((4, 4), np.uint16), "16UC1"), "'16UC1' is not one of mono8, 8UC1"),
         (read_metres, message(np.zeros((4, 4), np.uint8), "mono8"), "'mono8' .* is not one of 16UC1"),
         (read_rgb, SimpleNamespace(format="", data=np.zeros(0, np.uint8)), "data is empty"),
     ],
@@ -107,16 +108,35 @@ def test_a_recording_that_is_damaged_further_on_says_so(tmp_path):
         list(frames)
 
 
-@pytest.mark.parametrize("depth_late", [0.0, 0.015])
-def test_a_recording_whose_stamps_begin_again_loses_no_frame(tmp_path, depth_late):
-    camera = look_at((1.5, 0.0, 1.0), (0.0, 0.0, 0.3))
+@pytest.mark.parametrize(("frames", "depth_late"), [(40, 0.0), (40, 0.015), (60, 0.0)])
+def test_a_recording_whose_stamps_begin_again_loses_no_frame_and_mixes_none(tmp_path, frames, depth_late):
+    first, second = (look_at((x, 0.0, 1.0), (0.0, 0.0, 0.3)) for x in (1.5, -1.5))
     lens = Intrinsics(30.0, 30.0, 16.0, 12.0, 32, 24)
     ball = Ball((0.0, 0.0, 0.3), 0.3)
     topics = ("/camera/camera_info", "/camera/image", "/camera/pose", "/camera/depth")
-    path = tmp_path / "twice.mcap"
-    write_recording(path, [ball], [camera] * 80, lens, topics=topics, late={"/camera/depth": depth_late}, restart=40)
-    stamps = [frame.stamp for frame in read_frames(path)]
-    np.testing.assert_allclose(stamps, 2 * [1 + number / 10 for number in range(40)])
+    path, cameras = tmp_path / "twice.mcap", [first] * frames + [second] * frames
+    write_recording(path, [ball], cameras, lens, topics=topics, late={"/camera/depth": depth_late}, restart=frames)
+    read = list(read_frames(path))
+    np.testing.assert_allclose([frame.stamp for frame in read], 2 * [1 + number / 10 for number in range(frames)])
+    np.testing.assert_allclose([frame.camera for frame in read], cameras, atol=1e-9)
+
+
+def test_messages_that_can_t_be_read_cost_their_frames_only_and_are_counted(tmp_path, caplog):
+    camera = look_at((1.5, 0.0, 1.0), (0.0, 0.0, 0.3))
+    lens = Intrinsics(30.0, 30.0, 16.0, 12.0, 32, 24)
+    topics = ("/camera/camera_info", "/camera/image", "/camera/pose", "/camera/depth")
+    path = tmp_path / "doubtful.mcap"
+
+    def spoil(number, messages):
+        if number == 0:
+            messages["/camera/camera_info"].k[:] = 0.0
+        if number in (0, 2):
+            turn = messages["/camera/pose"].pose.orientation
+            turn.x = turn.y = turn.z = turn.w = 0.0
+
+    write_recording(path, [Ball((0.0, 0.0, 0.3), 0.3)], [camera] * 5, lens, topics=topics, spoil=spoil)
+    assert [frame.stamp for frame in read_frames(path)] == [1.1, 1.3, 1.4]
+    assert "3 messages can't be read, the first because a message on /camera/camera_info can't be used" in caplog.text
 
 
 def test_a_recording_of_compressed_images_and_depth_has_the_same_frames(tmp_path):

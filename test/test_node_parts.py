@@ -129,6 +129,35 @@ def test_the_network_comes_back_after_a_device_error(tmp_path, monkeypatch):
         network.info()
 
 
+def test_a_network_that_is_being_loaded_again_is_not_said_to_hang(monkeypatch):
+    loading, goes_on = threading.Event(), threading.Event()
+    goes_on.set()
+
+    def make():
+        loading.set()
+        goes_on.wait(60)
+        return FailingDecomposer(device="cpu", threads=1)
+
+    network = Network(make, patience=0.1)
+    network.acquire()
+    monkeypatch.setattr(FailingDecomposer, "due", 1)
+    with pytest.raises(NetworkError, match=r"illegal memory access.* will be loaded again"):
+        network.decompose(np.zeros((64, 64, 3), np.uint8), reconstruct=False)
+    loading.clear()
+    goes_on.clear()
+    time.sleep(FIRST_PAUSE)
+    call = threading.Thread(target=network.info, daemon=True)
+    call.start()
+    assert loading.wait(30)
+    with pytest.raises(NetworkError, match="being loaded again"):
+        network.info()
+    goes_on.set()
+    call.join(60)
+    assert network.info().model_id
+    network.release()
+    assert network.description() == {}
+
+
 def test_a_call_that_hangs_keeps_nobody_waiting_for_ever():
     """Neither whoever gives the network back, as a node does that ends, nor whoever asks for something else of it."""
     hanging, goes_on = threading.Event(), threading.Event()
@@ -358,6 +387,17 @@ def test_images_found_elsewhere_come_with_the_options_that_bring_them(nodes, pub
     others = set(published) == {inputs.topic} and not inputs.publishers()
     assert bool(inputs.of_other_types()) == others
     decompose.destroy_node()
+
+
+def test_depth_is_not_offered_as_images_in_whatever_form_it_is_taken(nodes):
+    camera, node = nodes
+    inputs = Inputs(node, "raw", "compressedDepth", print, print, print, print)
+    for kind, topic in ((Image, "depth"), (CompressedImage, "depth/compressedDepth"), (Image, "photos")):
+        camera.create_publisher(kind, topic, 1)
+    end = time.monotonic() + 20
+    while not (found := inputs.elsewhere()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert [source.topic for source in found] == ["/photos"]
 
 
 def test_depth_in_the_other_form_is_found_where_somebody_publishes_it(nodes):

@@ -43,7 +43,7 @@ try:  # not on PyPI: installed with ROS only
 except ImportError:
     pass
 ARRIVING = 1.0
-"""Seconds that the last messages may take to reliable subscribers."""
+"""Seconds that the last messages of all topics may take to reliable subscribers."""
 _QOS = QoSProfile(depth=10)
 # Who comes late still learns where the objects are, and how frames that don't move lie to each other: of those, several
 # nodes of a robot each publish some.
@@ -125,9 +125,13 @@ class CameraNode(Node):
             _move_stamps(message, shift)
             self._made[recorded.topic].publish(message)
             images += recorded.topic == self._clip.image_topic
-        for publisher in self._made.values():  # what is under way when a process ends is lost
-            publisher.wait_for_all_acked(Duration(seconds=ARRIVING))
         return images
+
+    def arrive(self) -> None:
+        """Waits until all that was published has arrived: what is under way when a process ends is lost."""
+        end = time.monotonic() + ARRIVING
+        for publisher in self._made.values():
+            publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
 
 
 def _qos(topic: str, kind: str) -> QoSProfile:
@@ -193,6 +197,7 @@ def _run(node: CameraNode, options: argparse.Namespace, stop: threading.Event) -
             node.get_logger().info(f"played {images} images")
             if not options.loop:
                 break
+        node.arrive()
         return 0
     finally:
         executor.shutdown()

@@ -381,7 +381,7 @@ class DecomposeNode(LifecycleNode):
     def _frame_failed(self, error: Exception) -> None:
         self._statistics.count("failed", fault=str(error))
         if isinstance(error, NetworkError):
-            self.get_logger().error(f"network failed, will be loaded again: {error}", throttle_duration_sec=LOG_EVERY)
+            self.get_logger().error(f"frame lost: {error}", throttle_duration_sec=LOG_EVERY)
         else:
             text = "".join(traceback.format_exception(error))
             self.get_logger().error(f"frame lost:\n{text}", throttle_duration_sec=LOG_EVERY)

@@ -65,7 +65,7 @@ class Situation:
         network_fault: why there is no network; empty if there is one or none is needed.
         recoveries: of the network after device errors.
         network: what is loaded: device, precision, model id, memory.
-        assessment: of the last frame that was assessed.
+        assessment: of the last frame that was assessed; None where that is long ago.
     """
 
     state: str
@@ -251,7 +251,7 @@ def _network(
 def _scene(situation: Situation, thresholds: Thresholds) -> _Finding:
     assessment = situation.assessment
     if assessment is None:
-        return OK, "no frame assessed yet", {}
+        return OK, "no frame assessed lately", {}
     values = {
         "reconstruction error (MSE)": f"{assessment.reconstruction_error:.5f}",
         "latent KL, mean over slots (nats)": f"{float(np.mean(assessment.latent_kl)):.2f}",

@@ -86,6 +86,8 @@ class Inputs:
             lambda messages: lost("lost_depth", messages),
         )
         self.topic, self.depth_topic = self._images.topic, self._depth.topic
+        depth = node.resolve_topic_name("depth")
+        self._depth_topics = {form: depth + _SUFFIXES[form] for form in DEPTH_TRANSPORTS}
         self._camera_info = BestAvailableSubscription(node, CameraInfo, "camera_info", on_info, LATCHED)
         self._camera_info.open()
         self._subscribed = False
@@ -142,7 +144,7 @@ class Inputs:
     def depth_elsewhere(self) -> Source | None:
         """The depth images that somebody publishes in the other form."""
         (transport,) = set(DEPTH_TRANSPORTS) - {self._depth_transport}
-        topic = self._node.resolve_topic_name("depth") + _SUFFIXES[transport]
+        topic = self._depth_topics[transport]
         offers = self._node.get_publishers_info_by_topic(topic)
         if not any(offer.topic_type == _type_name(transport) for offer in offers):
             return None
@@ -160,7 +162,7 @@ class Inputs:
 
     def _source(self, topic: str, transport: str) -> Source | None:
         suffix = _SUFFIXES[transport]
-        if topic == self.depth_topic or (topic, transport) == (self.topic, self._transport):
+        if topic in self._depth_topics.values() or (topic, transport) == (self.topic, self._transport):
             return None
         if not topic.endswith(suffix):
             return None

@@ -22,6 +22,7 @@ FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 """Seconds between two attempts to bring a failing network up again; doubled after each."""
 HANGING = "the network hangs in a call: start the node again"
+LOADING = "the network is being loaded again after an error: ask again in a moment"
 
 
 class NetworkError(RuntimeError):
@@ -34,7 +35,8 @@ class Network:
 
     Attributes:
         make: builds and warms up the Decomposer.
-        patience: seconds that a call under way may take when another comes; after that it hangs.
+        patience: seconds that a call under way may take when another comes; after that it hangs, unless it loads the
+            network.
         recoveries: how often it was built again after an error.
         fault: why there is no network now; empty if there is one, or none is wanted.
     """
@@ -44,6 +46,7 @@ class Network:
     recoveries: int = field(default=0, init=False)
     fault: str = field(default="", init=False)
     _decomposer: Decomposer | None = field(default=None, init=False, repr=False)
+    _loading: bool = field(default=False, init=False, repr=False)
     _wanted: bool = field(default=False, init=False, repr=False)
     _pause: float = field(default=FIRST_PAUSE, init=False, repr=False)
     _not_before: float = field(default=0.0, init=False, repr=False)
@@ -57,12 +60,11 @@ class Network:
             CheckpointError, DeviceError, ValueError: as the Decomposer does.
         """
         with self._held():
-            if self._decomposer is None:
-                self._decomposer = self.make()
+            decomposer = self._decomposer or self._load()
             self._wanted = True
             self.fault = ""
             self._pause, self._not_before = FIRST_PAUSE, 0.0
-            return self._decomposer
+            return decomposer
 
     def release(self) -> None:
         """Gives the Decomposer and its device memory back; a call that hangs keeps them until it returns."""
@@ -70,7 +72,6 @@ class Network:
         try:
             with self._held():
                 self.fault = ""
-                self._discard()
         except NetworkError as error:
             self.fault = str(error)
 
@@ -120,12 +121,14 @@ class Network:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        """The lock, which a call that hangs keeps for ever."""
+        """The lock, which a call that hangs keeps for ever; discards what was given back while it was held."""
         if not self._lock.acquire(timeout=self.patience):
-            raise NetworkError(HANGING)
+            raise NetworkError(LOADING if self._loading else HANGING)
         try:
             yield
         finally:
+            if not self._wanted:
+                self._discard()
             self._lock.release()
 
     def _use(self, call: Callable[[Decomposer], Any]) -> Any:
@@ -141,8 +144,6 @@ class Network:
                 self._fail(error)
                 raise NetworkError(self.fault) from error
             self.fault, self._pause = "", FIRST_PAUSE
-            if not self._wanted:  # given back while this call hung
-                self._discard()
             return result
 
     def _ready(self) -> Decomposer:
@@ -155,16 +156,24 @@ class Network:
         if time.monotonic() < self._not_before:
             raise NetworkError(self.fault)
         try:
-            self._decomposer = self.make()
+            decomposer = self._load()
         except Exception as error:
             self._fail(error)
             raise NetworkError(self.fault) from error
         self.recoveries += 1
         self.fault = ""
+        return decomposer
+
+    def _load(self) -> Decomposer:
+        self._loading = True
+        try:
+            self._decomposer = self.make()
+        finally:
+            self._loading = False
         return self._decomposer
 
     def _fail(self, error: Exception) -> None:
-        self.fault = f"{type(error).__name__}: {error}"
+        self.fault = f"{type(error).__name__}: {error}; the network will be loaded again"
         self._discard()
         self._not_before = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)

@@ -31,7 +31,7 @@ from monet_perception.nodes.slot_messages import read_masks, read_reconstruction
 from monet_perception.nodes.tally import Tally
 from monet_perception.nodes.viewer_table import slot_table
 from monet_perception.pictures import Pictures, draw_panels
-from monet_perception.raw_images import MessageError
+from monet_perception.raw_images import MessageError, read_labels
 from monet_perception.region import Region
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
@@ -144,7 +144,7 @@ class ViewerNode(Node):
         """Counts the frame's separated objects; returns its merit as a picture of what the network can do."""
         if labels is None:
             return (0.0, 0.0, float(len(np.unique(masks.argmax(axis=0)))))
-        own, visible = separated(masks, roi, to_rgb(labels)[..., 0])
+        own, visible = separated(masks, roi, read_labels(labels))
         if visible:
             self.tally.labelled += 1
             self.tally.all_separated += own == visible
