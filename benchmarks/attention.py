@@ -22,9 +22,10 @@ import torch
 from benchmarks.targets import MissedError
 from monet_perception.files import write_text
 from train import report
+from train.arguments import positive
+from train.command import run_command
 from train.cost import Profile, Setting, count, time_all
 from train.figures import save_figure
-from train.inference import run_command
 from train.profile import THESIS_SLOTS, draw, relative_time
 
 MONET, STAR = "monet", "monet_rn50_star"
@@ -110,12 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.attention", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--slots", type=int, nargs="+", default=THESIS_SLOTS, metavar="K")
+    parser.add_argument("--slots", type=positive, nargs="+", default=THESIS_SLOTS, metavar="K")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32", "bf16"])
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, of which the median counts (default: 3)")
+    parser.add_argument("--batch-size", type=positive, default=8)
+    parser.add_argument("--repeats", type=positive, default=3, help="of which the median counts (default: 3)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
     options = parser.parse_args(argv)
     return run_command(lambda: _run(options), MissedError)

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,12 +26,13 @@ import torch
 
 from benchmarks.targets import MissedError
 from monet_perception.networks import PRESETS, MonetConfig
+from train.arguments import above_zero, at_least, positive
+from train.command import run_command
 from train.cost import Setting, Timer
 from train.data.module import Batch, SceneData, SceneLoader
 from train.data.multi_object import ENTITIES, ObjectsRoom
 from train.data.source import Sample
 from train.data.store import Store
-from train.inference import run_command
 from train.render import main as render
 from train.report import machine, prepare_outputs, write_json
 
@@ -167,7 +168,7 @@ def _render(*arguments: object) -> None:
         raise SystemExit("the rooms to measure with can't be rendered; give a store with --store")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 1 where a target is missed."""
     description, _, examples = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
@@ -177,13 +178,15 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--store", type=Path, help="store of 64x64 images [50,000 rendered rooms]")
-    parser.add_argument("--images", type=int, default=50_000, help="rooms to render where no store is given [50000]")
-    parser.add_argument("--records", type=int, default=1000, help="TFRecords to write and read [1000]")
-    parser.add_argument("--workers", type=int, default=0, help="of the data module [0]")
-    parser.add_argument("--seconds", type=float, default=5, help="for the data module [5]")
-    parser.add_argument("--steps", type=int, default=3, help="training steps of each preset [3]")
+    parser.add_argument(
+        "--images", type=positive, default=50_000, help="rooms to render where there is no --store [50000]"
+    )
+    parser.add_argument("--records", type=positive, default=1000, help="TFRecords to write and read [1000]")
+    parser.add_argument("--workers", type=at_least(0), default=0, help="of the data module [0]")
+    parser.add_argument("--seconds", type=above_zero, default=5, help="for the data module [5]")
+    parser.add_argument("--steps", type=positive, default=3, help="training steps of each preset [3]")
     parser.add_argument("--json", type=Path, help="file for the figures")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     return run_command(lambda: _run(options), MissedError)
 
 

@@ -46,7 +46,8 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.files import write_text
 from monet_perception.networks import PRESETS, Monet
 from train import report
-from train.inference import run_command
+from train.arguments import positive
+from train.command import run_command
 
 # How many times as fast as plain the fastest variant has to be, without reconstructions.
 TARGET, TARGET_INT8 = 4.0, 10.0
@@ -242,14 +243,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     network.add_argument("--preset", choices=PRESETS, help="fresh weights instead of a checkpoint's")
     parser.add_argument("--frames", type=Path, help=".npy of uint8 [N, H, W, 3] to compare masks on (default: noise)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of one call")
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads of one call")
+    parser.add_argument("--rounds", type=positive, default=50)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
     options = parser.parse_args(argv)
     return run_command(lambda: _run(options), MissedError, ValueError)
 
 
 def _run(options: argparse.Namespace) -> None:
+    report.prepare_outputs(folders=[options.output])
     torch.set_num_threads(options.threads)
     with checkpoint_of(options) as checkpoint:
         info = read_info(checkpoint)
@@ -257,7 +259,6 @@ def _run(options: argparse.Namespace) -> None:
         title = f"{checkpoint.name} ({info.model_id}), one frame of {info.config.image_size} pixels"
         with with_quantised(checkpoint, frames) as options.checkpoint:
             plain, variants = open_variants(options, frames)
-    report.prepare_outputs(folders=[options.output])
     measure([plain, *variants], options.rounds)
     peaks = {name: peak_gflops(options.device, dtype) for name, dtype in DTYPES.items()}
     title = f"{report.machine(options.device, options.threads)}; {title}."

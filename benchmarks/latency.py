@@ -16,6 +16,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ from benchmarks.latency_results import Results, Run
 from benchmarks.node_process import PROFILE, checkpoint_for_timing, process, use_dds
 from benchmarks.targets import MissedError
 from monet_perception.nodes.diagnostics import resident_memory
-from train.inference import run_command
+from train.arguments import above_zero, positive
+from train.command import run_command
 from train.report import prepare_outputs
 
 FRAMES = 25
@@ -70,13 +72,13 @@ def measure(options: argparse.Namespace, folder: Path) -> Results:
     return Results(network, turns[RELAYED], turns[SLOTS], loads, growth)
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 if all limits hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=640)
-    parser.add_argument("--height", type=int, default=480)
-    parser.add_argument("--rate", type=float, default=10.0, help="images a second (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=16, help=f"turns of {FRAMES} frames for each (%(default)s)")
+    parser.add_argument("--width", type=positive, default=640)
+    parser.add_argument("--height", type=positive, default=480)
+    parser.add_argument("--rate", type=above_zero, default=10.0, help="images a second (%(default)s)")
+    parser.add_argument("--rounds", type=positive, default=16, help=f"turns of {FRAMES} frames for each (%(default)s)")
     parser.add_argument(
         "--flood",
         type=float,
@@ -84,12 +86,12 @@ def main() -> int:
         help="seconds at four times the rate; a third of it at others (%(default)s)",
     )
     parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
-    parser.add_argument("--slots", type=int, help="a network with random weights and so many slots instead")
-    parser.add_argument("--size", type=int, help="a network with random weights and masks of this side instead")
+    parser.add_argument("--slots", type=positive, help="a network with random weights and so many slots instead")
+    parser.add_argument("--size", type=positive, help="a network with random weights and masks of this side instead")
     parser.add_argument("--profile", default=str(PROFILE), help="Fast DDS profile, or 'none' (the shipped one)")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
     parser.add_argument("node_arguments", nargs="*", help="more for the node, after --: -- -p quantised:=true")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     return run_command(lambda: _run(options), MissedError)
 
 

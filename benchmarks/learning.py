@@ -25,8 +25,9 @@ from benchmarks.targets import MissedError
 from monet_perception.files import write_text
 from monet_perception.networks import PRESETS, Monet, monet_loss
 from train import report
+from train.arguments import above_zero, at_least, positive
+from train.command import run_command
 from train.data.store import Store
-from train.inference import run_command
 from train.render import main as render
 
 ROOMS = 64
@@ -115,10 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS), metavar="PRESET")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=("fp32", "bf16"))
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=positive, default=100)
+    parser.add_argument("--batch-size", type=positive, default=4)
+    parser.add_argument("--learning-rate", type=above_zero, default=1e-3)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (default: %(default)s)")
     options = parser.parse_args(argv)

@@ -8,10 +8,15 @@ Counted in seconds of CPU, so that other programs on the machine matter less; th
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Sequence
 
+from train.arguments import above_zero
+from train.command import run_command
 from train.scenes.drawing import RenderJob, SceneDrawer
 from train.scenes.kinds import scene_at
+from train.scenes.renderer import RenderError
 
 CHUNK = 50
 CASES = (
@@ -40,10 +45,14 @@ def measure(kind: str, size: int, shadow_size: int, seconds: float) -> tuple[flo
     return drawn / cpu, drawn / wall, inventing
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=4, help="for each case [4]")
-    options = parser.parse_args()
+    parser.add_argument("--seconds", type=above_zero, default=4, help="for each case [4]")
+    options = parser.parse_args(argv)
+    return run_command(lambda: _run(options), RenderError)
+
+
+def _run(options: argparse.Namespace) -> None:
     print(f"{'scenes':20} {'size':>5} {'shadow map':>10} {'per core s':>10} {'per wall s':>10} {'inventing':>10}")
     for kind, size, shadow_size in CASES:
         per_core, per_wall, inventing = measure(kind, size, shadow_size, options.seconds)
@@ -51,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

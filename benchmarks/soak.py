@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ from benchmarks.targets import MissedError
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.diagnostics import resident_memory
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
-from train.inference import run_command
+from train.arguments import above_zero, at_least
+from train.command import run_command
 from train.report import prepare_outputs
 
 RATE = 15.0
@@ -222,14 +223,14 @@ class Soak:
         wait_until(self._executor, true, 3 * PATIENCE, "the node doesn't answer")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 if all limits hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=above_zero, default=30.0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder (%(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     return run_command(lambda: _run(options), MissedError)
 
 

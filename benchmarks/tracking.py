@@ -42,7 +42,7 @@ from monet_perception.scene_tracker import SceneTracker
 from monet_perception.similarity import mask_overlap
 from monet_perception.slots import MIN_AREA
 from train.arguments import fraction
-from train.inference import run_command
+from train.command import run_command
 from train.report import prepare_outputs, write_json
 
 LEVELS = (0.5, 0.9, 0.95)

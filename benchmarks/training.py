@@ -31,7 +31,10 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
-from monet_perception.networks import PRESETS, Monet, monet_loss
+from monet_perception.networks import PRESETS, ConfigError, Monet, monet_loss
+from train.arguments import positive
+from train.cli import RunError
+from train.command import run_command
 from train.cost import Profile, Setting, count, time_all
 from train.data.layout import StoreLayout
 from train.data.module import SceneData
@@ -184,18 +187,22 @@ def compare_networks(batch_size: int, repeats: int) -> list[Profile]:
     return profiles
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="monet_rn50_star" if on_gpu else "monet_rn18_star", choices=sorted(PRESETS))
-    parser.add_argument("--batch-size", type=int, default=64 if on_gpu else 16)
-    parser.add_argument("--steps", type=int, default=200 if on_gpu else 10, help="timed steps of a round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch-size", type=positive, default=64 if on_gpu else 16)
+    parser.add_argument("--steps", type=positive, default=200 if on_gpu else 10, help="timed steps of a round")
+    parser.add_argument("--rounds", type=positive, default=5)
     parser.add_argument("--only", choices=("loops", "networks"), help="one of the two comparisons")
     parser.add_argument("--recipes", nargs="+", type=Path, help="only what these would cost; of train.fit")
     options = parser.parse_args(argv)
+    return run_command(lambda: _run(options, on_gpu), ConfigError, RunError)
+
+
+def _run(options: argparse.Namespace, on_gpu: bool) -> None:
     if options.recipes:
         for recipe in options.recipes:
             print(json.dumps(time_recipe(recipe, options.steps)), flush=True)
@@ -214,4 +221,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

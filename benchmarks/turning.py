@@ -33,7 +33,7 @@ from monet_perception.scene_tracker import SceneTracker
 from monet_perception.similarity import mask_overlap
 from monet_perception.tracking import NO_TRACK
 from train.arguments import above_zero, positive
-from train.inference import run_command
+from train.command import run_command
 
 STILL_FRAMES = 10
 """Frames before the turn, in which what is there gets its track."""

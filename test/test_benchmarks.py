@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ray_cast import Ball, Box, look_at, write_recording
 
-from benchmarks import tracking, turning
+from benchmarks import attention, data, inference, latency, learning, rendering, soak, tracking, training, turning
 from benchmarks.soak_report import Record, verdicts
 from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL, label_scene
@@ -60,6 +60,14 @@ def test_a_device_error_without_recovery_fails_a_soak(recoveries: list[float], h
         (turning.main, ["--rate", "0"], "above 0"),
         (turning.main, ["--step", "-5"], "at least 1"),
         (turning.main, ["--stills", "0"], "at least 1"),
+        (attention.main, ["--repeats", "0"], "at least 1"),
+        (data.main, ["--seconds", "0"], "above 0"),
+        (inference.main, ["--rounds", "0"], "at least 1"),
+        (latency.main, ["--rounds", "0"], "at least 1"),
+        (learning.main, ["--seed", "-1"], "at least 0"),
+        (rendering.main, ["--seconds", "nan"], "above 0"),
+        (soak.main, ["--minutes", "0"], "above 0"),
+        (training.main, ["--rounds", "0"], "at least 1"),
     ],
 )
 def test_options_out_of_range_are_refused(command, options: list[str], message: str, capsys) -> None:

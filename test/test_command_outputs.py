@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from painted_scenes import paint_store, save_network
 
-from benchmarks import attention, learning, tracking
+from benchmarks import attention, inference, learning, tracking
 from train import disentanglement, evaluate, profile, samples, traverse
+from train.command import run_command
 from train.data.store import Store
-from train.inference import run_command
 
 Command = Callable[[list[str]], int]
 SMALL_PROFILE = ["--presets", "monet_rn18_star", "--slots", "3", "--image-size", "32", "--device", "cpu"]
@@ -47,6 +47,7 @@ def inputs(network: Path, store: Store) -> dict[Command, list[str]]:
         profile.main: [*SMALL_PROFILE, "--count-only"],
         attention.main: [],
         learning.main: [],
+        inference.main: [],
         tracking.main: [],
     }
 
@@ -76,6 +77,7 @@ def place(tmp_path: Path) -> Path:
         (profile.main, "--output", "file", "file is a file: name a folder"),
         (attention.main, "--output", "file", "file is a file: name a folder"),
         (learning.main, "--output", "file", "file is a file: name a folder"),
+        (inference.main, "--output", "file", "file is a file: name a folder"),
         (tracking.main, "--json", "folder", "folder is a folder: name a file"),
     ],
 )

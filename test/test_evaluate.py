@@ -311,6 +311,8 @@ def test_trainings_of_one_seed_or_of_different_length_do_not_share_a_row(
     again = put_in_run(networks[1], tmp_path / "again", "best.safetensors", seed=0, validated=8000)
     short = put_in_run(networks[1], tmp_path / "short", "last.safetensors", seed=1, validated=4000)
     second = put_in_run(networks[1], tmp_path / "second", "best.safetensors", seed=1, validated=8000)
+    longer = put_in_run(networks[1], tmp_path / "longer", "best.safetensors", seed=1, validated=8000)
+    save_checkpoint(longer.parent / "last.safetensors", Monet(CONFIG), dataset="painted", steps=9000)
     started = put_in_run(networks[1], tmp_path / "started", "best.safetensors", seed=0, validated=8000, pretrained="a")
 
     def refusal(*checkpoints: str) -> str:
@@ -322,6 +324,7 @@ def test_trainings_of_one_seed_or_of_different_length_do_not_share_a_row(
     assert "were both trained with seed 0 and would count as two seeds" in refusal(str(first), str(again))
     assert f"(first_best={first} again_best={again})" in refusal(f"MONet={first}", f"MONet={again}")
     assert "different numbers of images (8,000 and 4,000)" in refusal(str(first), str(short))
+    assert "different numbers of images (8,000 and 9,000)" in refusal(str(first), str(longer))
     assert refusal(str(first), str(second)) == "", "the best network of a training may come before its end"
     assert refusal(f"MONet={first}", f"MONet={short}") == "", "on purpose"
     assert refusal(f"MONet={first}", f"MONet={started}") == "", "another start, another network"

@@ -335,7 +335,8 @@ def test_resumed_run_needs_no_start(store: Path, tmp_path: Path, capsys: pytest.
 
 def test_resumed_run_keeps_its_network(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert fit(store, tmp_path, 1) == 0
-    assert fit(store, tmp_path, 2, "--resume", model__network=NETWORK.replace("slots: 4", "slots: 5")) == 1
+    other = {"model__network": NETWORK.replace("slots: 4", "slots: 5"), "model__optimiser__name": "adam"}
+    assert fit(store, tmp_path, 2, "--resume", **other) == 1
     assert "another network" in capsys.readouterr().err
     (tmp_path / "validation.jsonl").write_text('{"step": 1, "ar')  # copied while it was written
     assert main(make_cli, ["--run", str(tmp_path), "--resume", "--trainer.max_steps", "3"]) == 0
@@ -537,6 +538,14 @@ def test_network_with_the_lowest_error_is_the_best(store: Path, tmp_path: Path) 
     errors = [values["mse"] for values in validations(tmp_path).values()]
     assert len(set(errors)) == 3
     assert load_checkpoint(tmp_path / "best.safetensors")[1].metrics["mse"] == pytest.approx(min(errors), abs=1e-5)
+
+
+def test_another_monitor_chooses_the_best_network_anew(store: Path, tmp_path: Path) -> None:
+    every = {"trainer__val_check_interval": 1}
+    assert fit(store, tmp_path, 1, **every) == 0
+    assert fit(store, tmp_path, 3, "--resume", monitor="val/mse", **every) == 0
+    errors = {step: values["mse"] for step, values in validations(tmp_path).items() if step > 1}
+    assert load_checkpoint(tmp_path / "best.safetensors")[1].steps == min(errors, key=errors.__getitem__)
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")

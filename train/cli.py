@@ -27,6 +27,7 @@ from train.callbacks import (
     DamagedCheckpoint,
     DecompositionPictures,
     Export,
+    LearningRates,
     NonFiniteLoss,
     NonFiniteStop,
     RunCheckpoint,
@@ -246,6 +247,7 @@ class RunCLI(LightningCLI):
             DecompositionPictures(self.folder / "pictures"),
             ValidationReport(self.folder),
             self._export(),
+            LearningRates(),
             RunCheckpoint(self.folder, self.config["checkpoint_steps"]),
         ]
         if trainer_config["logger"]:

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from train.arguments import figure_path, named_path
+from train.command import run_command
 from train.figures import save_figure, set_log_scale
 from train.metrics.headings import VALIDATED, Heading
 from train.model_names import model_name, name_by_run
@@ -118,13 +119,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=".png, .pdf or .svg (default: %(default)s)",
     )  # fmt: skip
     options = parser.parse_args(argv)
-    try:
-        curves = [read_curve(run, name) for name, run in map(named_path, options.runs)]
-        print(f"wrote {save_figure(curves_figure(curves, options.values), options.output)}")
-    except (CurveError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: _run(options), CurveError)
+
+
+def _run(options: argparse.Namespace) -> None:
+    curves = [read_curve(run, name) for name, run in map(named_path, options.runs)]
+    print(f"wrote {save_figure(curves_figure(curves, options.values), options.output)}")
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.labels import match_objects
 from train import figures, report
 from train.arguments import at_least, fraction, positive
+from train.command import run_command
 from train.data.layout import ANGLES
 from train.data.manifest import StoreError
 from train.data.store import Store
-from train.inference import add_inference_options, decompose_store, open_decomposer, run_command
+from train.inference import add_inference_options, decompose_store, open_decomposer
 from train.metrics.disentanglement import Disentanglement, DisentanglementError, Factor, disentanglement_scores
 
 IMAGE_FACTORS = ("image_x", "image_y", "image_area")

@@ -19,11 +19,12 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.files import write_text
 from train import figures, report
 from train.arguments import at_least, named_path, positive
+from train.command import run_command
 from train.data.manifest import StoreError
 from train.data.store import Store
 from train.evaluation import Evaluation, average_by_objects, evaluate
 from train.examples import decompose_examples, example_indices, example_pages
-from train.inference import add_inference_options, open_decomposer, run_command
+from train.inference import add_inference_options, open_decomposer
 from train.seeds import Network, open_networks
 
 EXAMPLES = """examples:

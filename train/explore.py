@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from train.arguments import fraction, port, positive
+from train.command import run_command
 from train.data.store import Store
 from train.exploration import Explorer
-from train.inference import add_inference_options, open_decomposer, run_command
+from train.inference import add_inference_options, open_decomposer
 
 EXAMPLES = """examples:
   python -m train.explore monet_perception/data/monet_rn18_star.safetensors --store data/rooms_test

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,10 +14,9 @@ from monet_perception.backends.graphs import GraphError
 from monet_perception.backends.openvino_backend import OpenVinoError
 from monet_perception.backends.selection import BACKENDS
 from monet_perception.checkpoint import CheckpointError
-from monet_perception.decomposer import Decomposer, DeviceError
+from monet_perception.decomposer import Decomposer
 from monet_perception.decomposition import Decomposition
 from monet_perception.labels import fit_labels
-from train.data.manifest import StoreError
 from train.data.store import Store
 
 
@@ -28,37 +26,6 @@ class InferenceOptionError(ValueError):
 
 class NonFiniteError(ValueError):
     """A network that gives infinities or NaN for an image: no score of it would mean anything."""
-
-
-COMMAND_ERRORS: tuple[type[Exception], ...] = (
-    CheckpointError,
-    StoreError,
-    DeviceError,
-    InferenceOptionError,
-    NonFiniteError,
-    OSError,
-)
-"""What a command that decomposes tells its user in one line instead of a traceback."""
-INTERRUPTED = 130
-"""The exit status of a command that Ctrl-C ended, as shells have it."""
-
-
-def run_command(work: Callable[[], None], *others: type[Exception]) -> int:
-    """Does a command's work; returns its exit status.
-
-    Args:
-        work: what may end in `COMMAND_ERRORS` and in Ctrl-C, told in one line on stderr.
-        others: exceptions that are told likewise.
-    """
-    try:
-        work()
-    except (*COMMAND_ERRORS, *others) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted. The same command begins again from the start.", file=sys.stderr)
-        return INTERRUPTED
-    return 0
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ from monet_perception.files import write_text
 from monet_perception.networks import PRESETS, ConfigError
 from train import report
 from train.arguments import positive
+from train.command import run_command
 from train.cost import Profile, Setting, count, peak_memory, time_all
 from train.figures import save_figure
-from train.inference import run_command
 
 THESIS_PRESETS = ("monet", "monet_rn50", "monet_rn50_star")
 THESIS_SLOTS = (7, 11, 14, 18)

@@ -31,7 +31,6 @@ from monet_perception.files import replacing
 from train.arguments import above_zero, at_least, positive
 from train.data.manifest import StoreError
 from train.data.multi_object import import_tensorflow
-from train.data.store_writer import refuse_what_is_no_store
 
 try:
     from train.scenes.clip import write_clip
@@ -69,10 +68,10 @@ def _render(options: argparse.Namespace) -> None:
     if options.count is None and (options.store or options.tfrecords):
         raise ValueError("how many scenes? Give --count")
     _check_targets(options)
+    if options.store:  # first: it goes on with what was drawn before, and may find that of other settings
+        _render_store(options)
     if options.sequence:
         _render_sequence(options)
-    if options.store:
-        _render_store(options)
     if options.tfrecords:
         _render_tfrecords(options)
 
@@ -86,8 +85,6 @@ def _check_targets(options: argparse.Namespace) -> None:
     for path in filter(None, targets):
         if path.exists() and not options.overwrite:
             raise FileExistsError(f"{path} exists; remove it, choose another path, or replace it (--overwrite)")
-    if options.store:
-        refuse_what_is_no_store(options.store)
 
 
 def _render_store(options: argparse.Namespace) -> None:

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from train import figures
 from train.arguments import at_least, positive
+from train.command import run_command
 from train.data.store import Store
 from train.examples import visible_objects
-from train.inference import run_command
 from train.report import prepare_outputs, unique_names
 
 EXAMPLES = """examples:

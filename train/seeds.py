@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from pathlib import Path
 from monet_perception.checkpoint import CheckpointError, CheckpointInfo, read_info
 from train import report
 from train.model_names import name_by_run, structure_name
-from train.runs import CONFIG_NAME, Training, read_training, read_validations
+from train.runs import CONFIG_NAME, RUN_CHECKPOINTS, Training, read_training, read_validations
+
+_, LAST = RUN_CHECKPOINTS
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ def _beginning(training: Training) -> tuple[int, str | None, str | None]:
 
 
 def _images_seen(path: Path, training: Training) -> int:
-    """Images of the whole training; `best.safetensors` may be from long before its end, which the validations tell."""
+    """Images of the whole training; `best.safetensors` may be from long before its end, which the run's last file
+    tells, or the validations as far as they go."""
     steps = [training.steps, *(line["step"] for line in read_validations(path.parent))]
+    with contextlib.suppress(CheckpointError, FileNotFoundError):
+        steps.append(read_info(path.parent / LAST).steps)
     return max(steps) * training.images_per_step

@@ -24,7 +24,7 @@ from train.data.manifest import Manifest
 from train.data.module import Batch, scene_data
 from train.metrics import NamedMeans, SegmentationMetrics, mean_squared_error
 from train.objective import Objective, ObjectiveOptions
-from train.optimisation import OptimiserOptions, make_optimiser, make_schedule, set_rates
+from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
 from train.validation import collect, first_visits
 
 BURGESS_OPTIMISER = OptimiserOptions()
@@ -70,14 +70,6 @@ class Task(LightningModule):
     resumes = False
     """Whether a checkpoint's weights are due, so that the file where training once started isn't needed any more."""
     optimiser_options: OptimiserOptions
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Lets the learning rates of the settings hold, also where the checkpoint was trained with others.
-
-        Raises:
-            ConfigError: the checkpoint has the state of another optimiser.
-        """
-        set_rates(self.optimiser_options, checkpoint)
 
 
 class MonetTask(Task):

@@ -17,9 +17,10 @@ from monet_perception.decomposition import Decomposition
 from monet_perception.slots import background_slots, mask_area, occupied_slots
 from train import figures, report
 from train.arguments import above_zero, at_least, positive
+from train.command import run_command
 from train.composition import sweep
 from train.data.store import Store
-from train.inference import add_inference_options, open_decomposer, run_command
+from train.inference import add_inference_options, open_decomposer
 
 EXAMPLES = """examples:
   python -m train.traverse monet_perception/data/monet_rn18_star.safetensors --store data/rooms_test

@@ -6,6 +6,7 @@ from train.callbacks.finite import NonFiniteLoss, NonFiniteStop
 from train.callbacks.monitors import CollapseMonitor
 from train.callbacks.pictures import DecompositionPictures
 from train.callbacks.progress import RunProgress
+from train.callbacks.rates import LearningRates
 from train.callbacks.reporting import ValidationReport
 from train.callbacks.step_seed import StepSeed
 
@@ -15,6 +16,7 @@ __all__ = [
     "DamagedCheckpoint",
     "DecompositionPictures",
     "Export",
+    "LearningRates",
     "NonFiniteLoss",
     "NonFiniteStop",
     "RunCheckpoint",

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from monet_perception.files import replacing
 
 CHECKPOINT_NAME = "last.ckpt"
+_NEEDED = ("state_dict", "optimizer_states", "lr_schedulers", "global_step")
 
 
 class DamagedCheckpoint(RuntimeError):
@@ -54,7 +55,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         try:
             checkpoint = super().load_checkpoint(path, *args, **kwargs)
-            missing = {"state_dict", "optimizer_states", "global_step"} - checkpoint.keys()
+            missing = {name for name in _NEEDED if name not in checkpoint or checkpoint[name] == []}
         except (OSError, MemoryError):
             raise
         except Exception as error:  # damaged bytes may raise anything in torch.load

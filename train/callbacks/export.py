@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from monet_perception.networks import MonetLoss
 from train.runs import RUN_CHECKPOINTS
@@ -57,11 +57,14 @@ class Export(Callback):
         self._metrics: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "metrics": self._metrics}
+        return {"best": self.best, "chosen_by": [self.monitor, self.mode], "metrics": self._metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
-        self._metrics = state_dict.get("metrics", {})  # which runs of version 0.1 lack
+        self._metrics = state_dict.get("metrics", {})  # which runs of version 0.1 lack, as what they were chosen by
+        if state_dict.get("chosen_by", [self.monitor, self.mode]) == [self.monitor, self.mode]:
+            self.best = state_dict["best"]
+        else:
+            rank_zero_info(f"the best network is chosen anew, by the {self.mode}imum of {self.monitor}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (self.folder / BEST_NAME).exists():  # of the time before the run was interrupted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,6 @@ class ImageFolder:
             raise SourceError(f"{source} holds no image; they end in {', '.join(sorted(SUFFIXES))}")
         self._source, self._labels = source, labels
         self.size, self.crop = size, crop
-        names = "\n".join(str(path.relative_to(source)) for path in self._paths)
         self.layout = StoreLayout(
             dataset="images",
             split="train",
@@ -62,9 +61,8 @@ class ImageFolder:
             # A folder that changed between two attempts, or another one, must not be taken for the same.
             options={
                 "crop": crop_text(crop) if crop else None,
-                "folder": str(source.resolve()),
-                "labels": str(labels.resolve()) if labels else None,
-                "names": hashlib.sha256(names.encode()).hexdigest(),
+                "images": _identity(source, self._paths),
+                "labels": _identity(labels) if labels else None,
             },
         )
 
@@ -94,3 +92,9 @@ class ImageFolder:
         crop = self.crop or centre_square(*image.shape[:2])
         labels = None if labels is None else resize_map(cut(labels, crop), self.size, self.size)
         return Sample(record, resize_image(cut(image, crop), self.size), labels)
+
+
+def _identity(folder: Path, paths: Sequence[Path] = ()) -> str:
+    """Tells a folder from another one with files of the same names; renamed or mounted elsewhere it is the same."""
+    names = "\n".join(str(path.relative_to(folder)) for path in paths)
+    return hashlib.sha256(f"{folder.stat().st_ino}\n{names}".encode()).hexdigest()[:12]

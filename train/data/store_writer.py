@@ -62,7 +62,7 @@ class StoreWriter:
         self.count = count
         self._overwrite = overwrite
         if overwrite:
-            refuse_what_is_no_store(self.path)
+            _refuse_what_is_no_store(self.path)
         elif self.path.exists():
             raise StoreError(f"{self.path} exists; remove it, choose another path, or overwrite it (--overwrite)")
         self._columns = layout.columns()
@@ -283,7 +283,7 @@ class StoreWriter:
     def _publish(self) -> None:
         old = self.path.parent / f".{self.path.name}.old"
         if self.path.exists() and self._overwrite:
-            refuse_what_is_no_store(self.path)  # it may have come while the images were written
+            _refuse_what_is_no_store(self.path)  # it may have come while the images were written
             shutil.rmtree(old, ignore_errors=True)
             self.path.rename(old)
         try:
@@ -299,7 +299,7 @@ class StoreWriter:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def refuse_what_is_no_store(path: Path) -> None:
+def _refuse_what_is_no_store(path: Path) -> None:
     """What is replaced is deleted: it may be a store or an empty folder, not somebody's photos.
 
     Raises:
