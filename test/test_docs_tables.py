@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,10 @@ def test_every_field_of_the_service_is_listed():
     page = (DOCS / "messages.md").read_text().split("## DecodeSlots")[1].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
     assert [(plain(row[0]), plain(row[1])) for row in rows] == fields(request) + fields(response)
+
+
+def test_tables_of_results_are_those_of_the_stored_runs():
+    subprocess.run([sys.executable, "-m", "docs.results.tables", "--check"], cwd=ROOT, check=True)
 
 
 def test_presets_have_their_names_and_numbers_of_weights():
