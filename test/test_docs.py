@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from ray_cast import write_clip
 from rclpy.context import Context
 
 from monet_perception.nodes.settings import SPECS
+from train import cli, fit, pretrain
 
 PYTHON, BASH = blocks("python"), blocks("bash")
 BIN = Path(sys.executable).parent
@@ -137,10 +139,13 @@ def help_of(program: str) -> str:
 
 def check_training(command: str) -> None:
     """train.fit and train.pretrain: their own parsers read the command as it stands, and say what they would do."""
-    words = shlex.split(command)
-    if "--resume" not in words:
-        done = run([sys.executable, *words[1:], "--print_config"], ROOT)
-        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    _, _, module, *arguments = shlex.split(command)
+    if "--resume" in arguments:
+        return
+    make_cli = {"train.fit": fit.make_cli, "train.pretrain": pretrain.make_cli}[module]
+    with contextlib.chdir(ROOT), pytest.raises(SystemExit) as ended:
+        cli.main(make_cli, [*arguments, "--print_config"])
+    assert not ended.value.code, command
 
 
 def check_module(command: str) -> None:
