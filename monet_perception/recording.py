@@ -119,9 +119,10 @@ def read_frames(path: str | Path, *, rectified: bool = False) -> Iterator[Frame]
             raise BagError(f"{path}: {frames.fault}") if frames.fault else _no_camera_info(path, topics)
         yield from frames.make(joiner.complete(ended=True))
         if not frames.made:
-            raise BagError(f"{path}: {frames.fault or joiner.fault()}")
+            faults = ("" if joiner.joined else joiner.fault(), frames.fault)
+            raise BagError(f"{path}: {'; '.join(filter(None, faults))}")
         if frames.lost:
-            _log.warning("%s: %d messages can't be read, the first because %s", path, frames.lost, frames.fault)
+            _log.warning("%s: %d messages can't be read, the first: %s", path, frames.lost, frames.fault)
 
 
 @dataclass

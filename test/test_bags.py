@@ -136,7 +136,7 @@ def test_messages_that_can_t_be_read_cost_their_frames_only_and_are_counted(tmp_
 
     write_recording(path, [Ball((0.0, 0.0, 0.3), 0.3)], [camera] * 5, lens, topics=topics, spoil=spoil)
     assert [frame.stamp for frame in read_frames(path)] == [1.1, 1.3, 1.4]
-    assert "3 messages can't be read, the first because a message on /camera/camera_info can't be used" in caplog.text
+    assert "3 messages can't be read, the first: a message on /camera/camera_info can't be used" in caplog.text
 
 
 def test_a_recording_of_compressed_images_and_depth_has_the_same_frames(tmp_path):
