@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=positive, default=16, help=f"turns of {FRAMES} frames for each (%(default)s)")
     parser.add_argument(
         "--flood",
-        type=float,
+        type=above_zero,
         default=20.0,
         help="seconds at four times the rate; a third of it at others (%(default)s)",
     )

@@ -64,6 +64,7 @@ def test_a_device_error_without_recovery_fails_a_soak(recoveries: list[float], h
         (data.main, ["--seconds", "0"], "above 0"),
         (inference.main, ["--rounds", "0"], "at least 1"),
         (latency.main, ["--rounds", "0"], "at least 1"),
+        (latency.main, ["--flood", "0"], "above 0"),
         (learning.main, ["--seed", "-1"], "at least 0"),
         (rendering.main, ["--seconds", "nan"], "above 0"),
         (soak.main, ["--minutes", "0"], "above 0"),

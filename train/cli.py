@@ -37,12 +37,11 @@ from train.callbacks import (
     ValidationReport,
 )
 from train.callbacks.checkpointing import CHECKPOINT_NAME
-from train.callbacks.export import LAST_NAME
 from train.data.manifest import Manifest, StoreError
 from train.data.module import SceneData
 from train.locks import locked
 from train.logger import TensorBoardXLogger
-from train.runs import CONFIG_NAME, RUN_CHECKPOINTS, VALIDATION_NAME
+from train.runs import CONFIG_NAME, LAST_NAME, RUN_CHECKPOINTS, VALIDATION_NAME
 from train.task import Task
 
 EXIT_TERMINATED = 143

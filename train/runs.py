@@ -12,7 +12,7 @@ import yaml
 
 CONFIG_NAME = "config.yaml"
 VALIDATION_NAME = "validation.jsonl"
-RUN_CHECKPOINTS = ("best.safetensors", "last.safetensors")
+BEST_NAME, LAST_NAME = RUN_CHECKPOINTS = ("best.safetensors", "last.safetensors")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ from pathlib import Path
 from monet_perception.checkpoint import CheckpointError, CheckpointInfo, read_info
 from train import report
 from train.model_names import name_by_run, structure_name
-from train.runs import CONFIG_NAME, RUN_CHECKPOINTS, Training, read_training, read_validations
-
-_, LAST = RUN_CHECKPOINTS
+from train.runs import CONFIG_NAME, LAST_NAME, Training, read_training, read_validations
 
 
 @dataclass(frozen=True)
@@ -94,5 +92,5 @@ def _images_seen(path: Path, training: Training) -> int:
     tells, or the validations as far as they go."""
     steps = [training.steps, *(line["step"] for line in read_validations(path.parent))]
     with contextlib.suppress(CheckpointError, FileNotFoundError):
-        steps.append(read_info(path.parent / LAST).steps)
+        steps.append(read_info(path.parent / LAST_NAME).steps)
     return max(steps) * training.images_per_step

@@ -10,12 +10,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from monet_perception.networks import MonetLoss
-from train.runs import RUN_CHECKPOINTS
+from train.runs import BEST_NAME, LAST_NAME
 
 FALLBACK = "val/total"
 LOWEST_IS_BEST = frozenset(f"val/{name}" for name in (*MonetLoss._fields, "mse"))
 """Losses and errors; of every other value the highest is."""
-BEST_NAME, LAST_NAME = RUN_CHECKPOINTS
 
 
 class Exportable(Protocol):
