@@ -140,7 +140,8 @@ def time_recipe(recipe: Path, steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         store = random_store(Path(folder) / "noise", 2 * batch_size, size)
         args = [f"--config={recipe}", f"--data.store={store}", "--data.val_store=null", "--data.val_fraction=0"]
-        args += ["--model.pretrained=null", f"--trainer.max_steps={WARM_UP_STEPS + steps}", f"--run={folder}/run"]
+        args += ["--model.pretrained=null", "--model.fine_tune=null"]  # a step costs the same, wherever it starts
+        args += [f"--trainer.max_steps={WARM_UP_STEPS + steps}", f"--run={folder}/run"]
         with contextlib.redirect_stderr(io.StringIO()):
             cli = make_cli([*args, "--trainer.limit_val_batches=0", "--checkpoint_steps=1000000"])
             cli.trainer.callbacks.append(ClockSteps(clock))  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from ray_cast import Ball, Box, look_at, write_recording
 
 from benchmarks import attention, data, inference, latency, learning, rendering, soak, tracking, training, turning
@@ -12,6 +13,7 @@ from benchmarks.soak_report import Record, verdicts
 from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL, label_scene
 
+RECIPES = Path(__file__).parents[1] / "config" / "train"
 COUNTS = dict.fromkeys(("received", "answered", "dropped", "broken", "failed"), 0)
 
 
@@ -51,6 +53,16 @@ def test_a_device_error_without_recovery_fails_a_soak(recoveries: list[float], h
     samples = [{"memory (MB)": 900.0}] * 8
     record = Record(errors=2, recoveries=recoveries, samples=samples, counts=COUNTS)
     assert all(fine for *_, fine in verdicts(record)) is holds
+
+
+def test_a_recipe_is_timed_without_the_file_it_starts_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = yaml.safe_load((RECIPES / "rooms32_quick_cpu.yaml").read_text())
+    settings["model"]["fine_tune"] = str(tmp_path / "gone.safetensors")
+    recipe = tmp_path / "fine_tuned.yaml"
+    recipe.write_text(yaml.safe_dump(settings))
+    assert training.main(["--recipes", str(recipe), "--steps", "1"]) == 0
+    timed = json.loads(capsys.readouterr().out)
+    assert timed["images"] == settings["trainer"]["max_steps"] * settings["data"]["batch_size"]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class SaveRunConfig(SaveConfigCallback):
             config = self.config.clone()
             config["resume"] = False  # as a recipe it begins another run
             with replacing(Path(config["run"]) / CONFIG_NAME) as temporary:
-                self.parser.save(config, temporary, skip_none=False, overwrite=True, multifile=False)
+                self.parser.save(config, temporary, skip_unset=False, overwrite=True, multifile=False)
 
 
 def cpu_computes_in_bf16() -> bool:
