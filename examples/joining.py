@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
-from monet_perception.recording import DEPTH_WITHIN, POSE_WITHIN
-from monet_perception.stamps import NANOSECONDS, nearest
+from monet_perception.recording import POSE_WITHIN
+from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, nearest
 
 Array = NDArray[np.float64]
 

@@ -53,6 +53,15 @@ def mask_entropy(masks: ArrayLike) -> float:
     return max(0.0, float(surprise.mean()))  # rounded masks may exceed one a little
 
 
+def error_map(decomposition: Decomposition) -> NDArray[np.float32] | None:
+    """Squared error of a frame's mixture averaged over channels, [H, W]; None where the frame wasn't decoded."""
+    if decomposition.reconstructions is None:
+        return None
+    image = decomposition.image.astype(np.float32) / 255.0
+    error: NDArray[np.float32] = np.square(decomposition.reconstruction() - image).mean(axis=-1, dtype=np.float32)
+    return error
+
+
 def assess(decomposition: Decomposition) -> Assessment:
     """Measures one frame. The reconstruction error needs a decomposition made with `reconstruct=True`.
 
@@ -62,13 +71,10 @@ def assess(decomposition: Decomposition) -> Assessment:
     masks = decomposition.masks
     if masks.ndim != 3:
         raise ValueError(f"one frame at a time: masks must be [K, H, W], are {list(masks.shape)}")
-    error_map: NDArray[np.float32] | None = None
-    if decomposition.reconstructions is not None:
-        image = decomposition.image.astype(np.float32) / 255.0
-        error_map = np.square(decomposition.reconstruction() - image).mean(axis=-1, dtype=np.float32)
+    errors = error_map(decomposition)
     return Assessment(
-        reconstruction_error=float("nan") if error_map is None else float(error_map.mean(dtype=np.float64)),
-        error_map=error_map,
+        reconstruction_error=float("nan") if errors is None else float(errors.mean(dtype=np.float64)),
+        error_map=errors,
         latent_kl=kl_per_latent(decomposition.latent_mean, decomposition.latent_log_sigma).sum(axis=-1),
         mask_entropy=mask_entropy(masks),
         active_slots=int(occupied_slots(masks).sum()),

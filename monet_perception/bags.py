@@ -33,17 +33,17 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
         BagError: it is no recording, or a damaged one.
     """
     try:
-        from rosbags.highlevel import AnyReader, AnyReaderError
+        from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("reading recordings needs rosbags: pip install 'monet_perception[demo]'") from error
     if not path.exists():
         raise FileNotFoundError(f"no recording at {path}")
-    # Recordings of earlier ROS 2 releases don't hold the definitions of their messages.
-    reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
     try:
+        # Recordings of earlier ROS 2 releases don't hold the definitions of their messages.
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()
-    except (AnyReaderError, OSError) as error:
+    except Exception as error:  # rosbags has an error of its own, and lets through what damage makes of its numbers
         raise BagError(
             f"{path} can't be read as a rosbag2 folder, .mcap or .db3 file ({error}); "
             "a recording that was cut off can be mended with `ros2 bag reindex` or `mcap recover`"

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import monet_perception
 from monet_perception.files import write_bytes
-from monet_perception.networks import ConfigError, Monet, MonetConfig
+from monet_perception.networks import Monet, MonetConfig
 
 FORMAT = "monet_perception"
 FORMAT_VERSION = "1"
@@ -32,8 +32,10 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 # The first bytes of what people mistake for a checkpoint of this package.
 FOREIGN_BEGINNINGS = {
     b"PK\x03\x04": "a zip archive, as torch.save writes it; it may run code when it is loaded, so it is not opened",
-    b"\x80\x02": "a Python pickle; it may run code when it is loaded, so it is not opened",
-    b"\x80\x04": "a Python pickle; it may run code when it is loaded, so it is not opened",
+    **{
+        bytes([0x80, protocol]): "a Python pickle; it may run code when it is loaded, so it is not opened"
+        for protocol in range(2, 6)
+    },
     b"\x89HDF": "an HDF5 file",
     b"version https://git-lfs": "a Git LFS pointer; run `git lfs pull` to get the file itself",
 }
@@ -226,7 +228,7 @@ def _parse_metadata(path: Path, metadata: Mapping[str, str]) -> tuple[Checkpoint
             code_version=metadata["code_version"],
         )
         return info, metadata["weights_sha256"]
-    except (KeyError, ValueError, TypeError, AttributeError, ConfigError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its description can't be read: {error}") from error
 
 

@@ -32,10 +32,8 @@ from monet_perception.calibration import camera_intrinsics
 from monet_perception.clip import CAMERA_INFO, DEPTHS, LABELS, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL
-from monet_perception.stamps import NANOSECONDS, nearest, stamp_nanoseconds
+from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, nearest, stamp_nanoseconds
 
-DEPTH_WITHIN = 0.02
-"""Seconds between an image and the depth image that is taken for it, as the node's `depth_tolerance`."""
 POSE_WITHIN = 0.05
 """Seconds between an image and the camera's pose that is taken for it."""
 RESTART = 1.0

@@ -8,6 +8,8 @@ from typing import Any
 
 NANOSECONDS = 1_000_000_000
 """In a second."""
+DEPTH_WITHIN = 0.02
+"""Seconds between an image and the depth image that is taken for it, unless told otherwise."""
 
 
 def stamp_nanoseconds(header: Any) -> int:

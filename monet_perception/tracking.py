@@ -202,7 +202,7 @@ class Tracker:
     nothing says that what is there was there before. One tracker serves one camera; it isn't thread-safe.
 
     Attributes:
-        settings: what it goes by; others may take their place between two frames.
+        settings: what it goes by; others may take their place at any time, also from another thread.
         resets: how often `update` forgot all tracks: a gap, a stamp that went back, or another network.
     """
 

@@ -108,6 +108,18 @@ def test_a_recording_that_is_damaged_further_on_says_so(tmp_path):
         list(frames)
 
 
+def test_files_that_are_no_whole_recording_say_so(tmp_path):
+    (tmp_path / "notes.md").write_text("no recording")
+    (tmp_path / "text.mcap").write_text("no recording")
+    content = bytearray(DEMO_CLIP.read_bytes())
+    summary = int.from_bytes(content[-28:-20], "little")  # the footer says where it begins
+    content[summary + 1 : summary + 9] = b"\xff" * 8  # the length of its first record
+    (tmp_path / "summary.mcap").write_bytes(content)
+    for path in tmp_path.iterdir():
+        with pytest.raises(BagError, match="can't be read as a rosbag2 folder"), open_bag(path):
+            pass
+
+
 @pytest.mark.parametrize(("frames", "depth_late"), [(40, 0.0), (40, 0.015), (60, 0.0)])
 def test_a_recording_whose_stamps_begin_again_loses_no_frame_and_mixes_none(tmp_path, frames, depth_late):
     first, second = (look_at((x, 0.0, 1.0), (0.0, 0.0, 0.3)) for x in (1.5, -1.5))

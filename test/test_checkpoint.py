@@ -132,12 +132,12 @@ class Bomb:
         return os.system, (f"touch {self.target}",)
 
 
-@pytest.mark.parametrize("writer", ["torch.save", "pickle"])
-def test_pickles_are_named_and_never_run(writer: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", [None, 2, 3, 4, 5])
+def test_pickles_are_named_and_never_run(protocol: int | None, tmp_path: Path) -> None:
     bomb, path = Bomb(), tmp_path / "bomb.safetensors"
     bomb.target = tmp_path / "exploded"
     with path.open("wb") as file:
-        torch.save(bomb, file) if writer == "torch.save" else pickle.dump(bomb, file)
+        torch.save(bomb, file) if protocol is None else pickle.dump(bomb, file, protocol)
     for read in (read_info, load_checkpoint):
         with pytest.raises(CheckpointError, match="may run code"):
             read(path)

@@ -404,6 +404,9 @@ def test_a_network_that_overflows_is_not_scored(
     error = capsys.readouterr().err
     assert "not finite for 4 of 4 images, the first being image 0" in error
     assert "its weights are at fault" in error
+    swept = [str(tmp_path / "broken.safetensors"), "--store", str(store.path), "--output", str(tmp_path)]
+    assert traverse.main([*swept, "--backend", "torch", "--device", "cpu"]) == 1
+    assert "not finite" in capsys.readouterr().err
     assert main([*argv, "--precision", "bf16"]) == 1
     assert "compare with --backend torch --precision fp32" in capsys.readouterr().err
 

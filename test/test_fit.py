@@ -244,7 +244,7 @@ def test_attention_is_held_still(store: Path, tmp_path: Path) -> None:
         ({"model__fine_tune": "nowhere.safetensors"}, "nowhere.safetensors: no such file"),
         ({"model__pretrained": "imagenet", "model__fine_tune": "a.safetensors"}, "give one, and null for the other"),
         ({"data__batch_size": 0}, "batch_size has to be at least 1, not 0"),
-        ({"data__workers": -1}, "--data.workers must not be negative, got -1"),
+        ({"data__workers": -1}, "workers must not be negative, got -1"),
         ({"seed_everything": -1}, "--seed_everything must not be negative, got -1"),
         ({"checkpoint_steps": 0}, "the steps between two checkpoints must be at least one, got 0"),
         ({"trainer__max_steps": -5}, "`max_steps` must be a non-negative integer"),

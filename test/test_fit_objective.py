@@ -60,6 +60,12 @@ def test_schedules_set_the_weights_of_their_terms() -> None:
     assert (middle.reconstruction < last.reconstruction).all()
 
 
+def test_sigmas_may_start_beyond_what_a_network_may_have() -> None:
+    output, images = output_and_images()
+    wide = Objective(ObjectiveOptions(sigma_start_scale=1000.0, sigma_steps=10), CONFIG)(output, images, 0)
+    assert (wide.reconstruction > 0).all(), "a density far below one"
+
+
 @pytest.mark.parametrize("start", [{"gamma_start": 0.0}, {"sigma_start_scale": 3.0}])
 def test_start_without_steps_is_refused(start: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="has no effect without"):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from clouds import read_cloud, unpack_rgb
 from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
@@ -11,7 +12,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
-from monet_perception.nodes.cloud import POINT, build_cloud, pack_rgb, read_cloud, unpack_rgb
+from monet_perception.nodes.cloud import POINT, build_cloud, pack_rgb
 from monet_perception.nodes.markers import BOXES, IDS, NAMESPACES, UNCERTAINTY, build_markers, shown_tracks
 from monet_perception.region import Region
 

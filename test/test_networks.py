@@ -293,6 +293,12 @@ def test_recurrent_attention_is_taken_over_whatever_the_number_of_slots(tmp_path
     assert "slots" not in str(told.value)
 
 
+def test_recurrent_attention_refuses_an_encoder_before_it_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *_, **__: pytest.fail("it was downloaded"))
+    with pytest.raises(PretrainedError, match="recurrent attention has no encoder"):
+        load_pretrained(Monet(PRESETS["monet"]), "imagenet")
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_encoding_is_the_deterministic_half_of_the_forward_pass(preset: str) -> None:
     monet = Monet(SMALL[preset]).eval()

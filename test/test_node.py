@@ -10,6 +10,7 @@ import math
 import cv2
 import numpy as np
 import pytest
+from clouds import read_cloud
 from diagnostic_msgs.msg import DiagnosticStatus
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,6 @@ from visualization_msgs.msg import MarkerArray
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.networks import PRESETS, Monet
-from monet_perception.nodes.cloud import read_cloud
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.slot_messages import read_masks, read_reconstructions
 from monet_perception.raw_images import COLOUR_ENCODINGS, DEPTH_ENCODINGS, MIN_BAYER_SIDE

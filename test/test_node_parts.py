@@ -104,7 +104,8 @@ def test_the_network_comes_back_after_a_device_error(tmp_path, monkeypatch):
     with pytest.raises(NetworkError, match="not active"):
         network.decompose(frame, reconstruct=False)
     network.acquire()
-    expected = network.decompose(frame, reconstruct=False)
+    expected, model_id = network.decompose(frame, reconstruct=False)
+    assert model_id == made[0].info.model_id
     monkeypatch.setattr(FailingDecomposer, "due", 1)
     begin = time.monotonic()
     with pytest.raises(NetworkError, match="illegal memory access"):
@@ -113,7 +114,7 @@ def test_the_network_comes_back_after_a_device_error(tmp_path, monkeypatch):
     with contextlib.suppress(NetworkError):
         network.decompose(frame, reconstruct=False)
     time.sleep(0.25)
-    np.testing.assert_array_equal(network.decompose(frame, reconstruct=False).masks, expected.masks)
+    np.testing.assert_array_equal(network.decompose(frame, reconstruct=False)[0].masks, expected.masks)
     assert (len(made), network.recoveries, network.fault) == (2, 1, "")
     assert asked[1] - begin >= FIRST_PAUSE  # a device that is gone would be asked a thousand times a second
     FailingDecomposer.due = 1
@@ -240,6 +241,9 @@ def test_levels_of_the_camera():
         statistics.count(name)
     assert level() == DiagnosticStatus.ERROR, "no good frame among those since the last report"
     assert level() == DiagnosticStatus.OK, "nothing broken since"
+    for name in ("received", "received", "broken", "failed"):
+        statistics.count(name)
+    assert level() == DiagnosticStatus.WARN, "the camera sent a good one, which the network failed on"
     for name in ("received", "received", "broken"):
         statistics.count(name)
     statistics.answered(0.01)

@@ -94,6 +94,20 @@ def test_messages_that_hold_no_images_are_refused_by_name(read):
         image.encoding = "bgr8"
     with pytest.raises(MessageError, match="has the encoding 'bgr8'; expected"):
         read(odd)
+    larger = message()
+    for image in (larger.slots[1].mask, larger.slots[1].reconstruction):
+        image.height, image.data = 8, [*image.data, *image.data]
+    with pytest.raises(MessageError, match="must all have one size and some pixels, have 4x4, 4x8, 4x4"):
+        read(larger)
+
+
+def test_masks_without_pixels_are_refused():
+    message = slot_array(Header(), "abc", random_decomposition(), np.zeros(3, np.int32), [None] * 3)
+    for slot in message.slots:
+        slot.mask.width = slot.mask.height = 0
+        slot.mask.data = []
+    with pytest.raises(MessageError, match="some pixels, have 0x0"):
+        read_masks(message)
 
 
 def test_a_latent_decoded_alone_has_a_mask_of_its_own():

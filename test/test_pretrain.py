@@ -25,7 +25,7 @@ from train.cli import RunError, main
 from train.data.layout import StoreLayout
 from train.data.store import Store
 from train.data.store_writer import StoreWriter
-from train.supervised import PixelClasses
+from train.supervised import UNKNOWN, PixelClasses
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,6 +77,14 @@ def loss_of(log_masks: torch.Tensor, targets: torch.Tensor, object_weight: float
     cost, area = matching_cost(log_masks, targets)
     matched = assign_slots(cost, area > 0, fixed=1)
     return matched_loss(log_masks, targets, matched, area, 1, object_weight)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_masks_that_are_not_finite_make_a_loss_that_is_not(value: float) -> None:
+    log_masks = random_masks(np.random.default_rng(0), 4)
+    log_masks[1, 2] = value
+    targets = torch.arange(4).repeat_interleave(4).view(1, 4, 4).repeat(2, 1, 1)
+    assert loss_of(log_masks, targets).isfinite().tolist() == [True, False]
 
 
 @given(seed=st.integers(0, 10_000), object_weight=st.sampled_from([0.0, 100.0]))
@@ -264,6 +272,12 @@ def test_classes_of_two_factors_are_their_combinations(tmp_path: Path) -> None:
     columns = classes(torch.from_numpy(labels), torch.tensor([0]))[0, 0]
     pairs = [f"{one} {other}" for one, other in itertools.product(shapes, colours)]
     assert [classes.names[column] for column in columns] == ["background 0", *pairs]
+    shape[0, 1], colour[0, 4] = -1, -1  # not known
+    with StoreWriter(tmp_path / "gaps", layout, 1) as writer:
+        writer.write(0, images=images, labels=labels, factors={"shape": shape, "colour": colour})
+    classes = PixelClasses(Store.open(tmp_path / "gaps"), ["shape", "colour"])
+    columns = classes(torch.from_numpy(labels), torch.tensor([0]))[0, 0]
+    assert columns.tolist() == [0, 1, UNKNOWN, 3, 4, UNKNOWN, 6]
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,7 @@ def test_a_link_leads_to_the_store_that_is_replaced(finished: Path, tmp_path: Pa
         ({"images": np.zeros((1, 6, 8, 3), np.float32)}, "images has dtype float32"),
         ({"labels": None}, "not given labels"),
         ({"labels": np.zeros((2, 6, 8), np.uint8)}, "labels has shape"),
+        ({"labels": np.full((1, 6, 8), 6, np.uint8)}, "a label is 6, .* 2 objects: the last has label 5"),
         ({"factors": {"size": np.zeros((1, 2)), "shape": np.full((1, 2), 1 << 20)}}, "don't fit"),
         ({"factors": {"size": np.zeros((1, 2))}}, "not given factors/shape"),
         ({"factors": {"weight": np.zeros((1, 2))}}, "factors/weight, which this store doesn't have"),

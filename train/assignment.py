@@ -1,5 +1,6 @@
 """Supervised loss of instance masks whose slots are free: each true mask is matched to the slot that fits it best."""
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -57,7 +58,8 @@ def assign_slots(cost: Tensor, present: Tensor, fixed: int) -> Tensor:
         slots those that cost most are left out.
     """
     images, count, _ = cost.shape
-    costs, shown = cost.cpu().numpy(), present.cpu().numpy()  # one copy to the CPU for the whole batch
+    # One copy to the CPU for the whole batch. Where masks are not finite any assignment will do: the loss says so.
+    costs, shown = np.nan_to_num(cost.cpu().numpy()), present.cpu().numpy()
     matched = torch.full((images, count), IGNORED)
     matched[:, :fixed] = torch.arange(min(fixed, count))
     for image in range(images):

@@ -143,13 +143,8 @@ class RunCLI(LightningCLI):
             ) from error
         # Not a file's: those that earlier versions wrote ask for it, and would train over a run in the folder.
         self.config["resume"] = _resuming(args)[0].resume
-        numbers = {
-            "seed_everything": _seed(self.config["seed_everything"]),
-            "data.workers": self.config["data"]["workers"],
-        }
-        for name, value in numbers.items():
-            if value < 0:
-                raise RunError(f"--{name} must not be negative, got {value}")
+        if (seed := _seed(self.config["seed_everything"])) < 0:
+            raise RunError(f"--seed_everything must not be negative, got {seed}")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(

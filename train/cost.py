@@ -195,14 +195,19 @@ def _interrupts_blocked() -> Iterator[None]:
 
 def _measure_memory(preset: str, slots: int, setting: Setting, training: bool) -> int:
     torch.set_num_threads(setting.threads)
+    if setting.device.startswith("cuda"):
+        _run_twice(preset, slots, setting, training)
+        return torch.cuda.max_memory_allocated(setting.device)
     before = _resident_memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew: imports had theirs
+    _run_twice(preset, slots, setting, training)
+    return _resident_memory("VmHWM") - before
+
+
+def _run_twice(preset: str, slots: int, setting: Setting, training: bool) -> None:
     timer = Timer(preset_config(preset, slots, setting.image_size), setting)
     for _ in range(2):
         timer.training_step() if training else timer.inference()
-    if setting.device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(setting.device)
-    return _resident_memory("VmHWM") - before
 
 
 def _resident_memory(field: str) -> int:

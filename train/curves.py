@@ -17,7 +17,7 @@ from train.command import run_command
 from train.figures import save_figure, set_log_scale
 from train.metrics.headings import VALIDATED, Heading
 from train.model_names import model_name, name_by_run
-from train.runs import CONFIG_NAME, read_config, read_training, read_validations
+from train.runs import CONFIG_NAME, LAST_NAME, read_config, read_training, read_validations
 from train.task import network_config
 
 EXAMPLES = """examples:
@@ -56,7 +56,7 @@ def read_curve(run: Path, name: str | None = None) -> Curve:
         CurveError: the folder has no validations of train.fit, or nothing that names its network.
     """
     lines = read_validations(run)
-    training = read_training(run / "last.safetensors", lines[-1]["step"] if lines else 0)
+    training = read_training(run / LAST_NAME, lines[-1]["step"] if lines else 0)
     if training is None or not lines:
         raise CurveError(f"{run}: no validation of a run of train.fit is here (yet)")
     if name is None:

@@ -16,7 +16,7 @@ from scipy.stats import bootstrap
 
 from monet_perception.checkpoint import CheckpointInfo
 from monet_perception.decomposer import Decomposer
-from monet_perception.decomposition import Decomposition
+from monet_perception.decomposition import Decomposition, mixture
 from train.data.store import Store
 from train.inference import decompose_store, reconstructed
 from train.metrics import image_scores, mean_squared_error
@@ -124,8 +124,7 @@ def reconstruction_scores(decomposition: Decomposition) -> dict[str, Floats]:
     """MSE of each image of a batch, mixed by the attention's masks (`mse`) and by the decoded ones (`mse_decoded`)."""
     pictures, masks = reconstructed(decomposition)
     images = torch.from_numpy(decomposition.image)
-    decoded = np.einsum("bkhw,bkhwc->bhwc", masks, pictures)
-    mixtures = {"mse": decomposition.reconstruction(), "mse_decoded": decoded}
+    mixtures = {"mse": decomposition.reconstruction(), "mse_decoded": mixture(masks, pictures)}
     return {name: mean_squared_error(images, torch.from_numpy(one)).numpy() for name, one in mixtures.items()}
 
 

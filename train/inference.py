@@ -158,7 +158,8 @@ def open_decomposer(checkpoint: str, options: argparse.Namespace) -> Decomposer:
     """The decomposer that `add_inference_options` describes.
 
     Raises:
-        CheckpointError, DeviceError, InferenceOptionError
+        CheckpointError: the file is no whole and sound checkpoint.
+        InferenceOptionError: an option that this network, machine or installation can't follow.
     """
     try:
         return Decomposer(

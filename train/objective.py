@@ -1,7 +1,7 @@
 """MONet's loss with the schedules that steady its training: beta warm-up, GECO, and schedules of gamma and sigma."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.distributed
@@ -110,14 +110,9 @@ class Objective(nn.Module):
             The three terms unweighted and their weighted sum `total`, each [B] float32 in nats.
         """
         options = self.options
-        scale = ramp(options.sigma_start_scale, 1.0, options.sigma_steps, step)
-        config = replace(
-            self.config,
-            sigma_background=self.config.sigma_background * scale,
-            sigma_foreground=self.config.sigma_foreground * scale,
-        )
         beta, gamma = self.weights(step)
-        loss = monet_loss(output, images, config, beta=beta, gamma=gamma)
+        sigma_scale = ramp(options.sigma_start_scale, 1.0, options.sigma_steps, step)
+        loss = monet_loss(output, images, self.config, beta=beta, gamma=gamma, sigma_scale=sigma_scale)
         if options.geco is None:
             return loss
         factor = self.log_factor.exp()

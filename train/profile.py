@@ -195,7 +195,8 @@ def measure(profiles: Sequence[Profile], setting: Setting) -> list[str]:
 def _told_in(failures: list[str], what: str) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # PyTorch's own for want of memory, on CPUs too; also BrokenProcessPool
+    # PyTorch's own for want of memory, on CPUs too, and BrokenProcessPool; or a system that doesn't tell of memory.
+    except (RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0]
         failures.append(f"{what} ({reason})")
 

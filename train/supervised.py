@@ -24,6 +24,8 @@ from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
 from train.task import Task, ValidationOutput, check_image_size, network_config, unit_images
 from train.validation import collect, first_visits
 
+UNKNOWN = -1
+"""Class of a pixel that teaches nothing, as its object's category isn't known."""
 DEFAULT_OPTIMISER = OptimiserOptions(name="adam", attention_lr=3e-4, schedule="cosine")
 
 
@@ -196,20 +198,24 @@ class ClassTask(SupervisedTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         classes = self.train_classes(batch["labels"], batch["index"])
-        loss = F.cross_entropy(self(unit_images(batch["images"])), classes)
+        loss = F.cross_entropy(self(unit_images(batch["images"])), classes, ignore_index=UNKNOWN)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> ValidationOutput:
         images, classes = unit_images(batch["images"]), self.val_classes(batch["labels"], batch["index"])
         logits = self(images)
-        loss = F.cross_entropy(logits, classes, reduction="none")
-        right = (logits.argmax(dim=1) == classes).float()
-        is_object = (batch["labels"] >= self.val_background_labels).float()
-        share = (right * is_object).sum(dim=(1, 2)) / is_object.sum(dim=(1, 2))  # NaN without objects
+        loss = F.cross_entropy(logits, classes, reduction="none", ignore_index=UNKNOWN)
+        right, known = (logits.argmax(dim=1) == classes).float(), (classes != UNKNOWN).float()
+        is_object = known * (batch["labels"] >= self.val_background_labels)
+        shares = {
+            name: (value * where).sum(dim=(1, 2)) / where.sum(dim=(1, 2))  # NaN where there is nothing of the kind
+            for name, value, where in (
+                ("total", loss, known), ("accuracy", right, known), ("object_accuracy", right, is_object),
+            )
+        }  # fmt: skip
         new = first_visits(self.trainer, batch_idx, len(images))
-        values = {"total": loss.mean(dim=(1, 2)), "accuracy": right.mean(dim=(1, 2)), "object_accuracy": share}
-        self.means.update(**{name: value[:new] for name, value in values.items()})
+        self.means.update(**{name: value[:new] for name, value in shares.items()})
         return {"images": images[:new]}
 
     def on_validation_epoch_end(self) -> None:
@@ -225,7 +231,8 @@ class ClassTask(SupervisedTask):
 
 
 class PixelClasses:
-    """The class of each pixel: a background label, or the combination of an object's categories.
+    """The class of each pixel: a background label, or the combination of an object's categories; `UNKNOWN` where the
+    store doesn't know one of them.
 
     Args:
         store: With labels and the factors.
@@ -245,8 +252,10 @@ class PixelClasses:
                 has = ", ".join(known) or "none"
                 raise StoreError(f"{store.path} has no categorical factor {name!r}; it has: {has}")
             values = factor["values"] or []
-            codes = np.maximum(np.asarray(store.factors[name], np.int64), 0)
-            combined = codes if combined is None else combined * len(values) + codes
+            codes = np.asarray(store.factors[name], np.int64)
+            if combined is not None:
+                codes = np.where((combined < 0) | (codes < 0), -1, combined * len(values) + codes)
+            combined = codes
             names = [f"{former} {value}".strip() for former in names for value in values]
         self.names = [f"background {label}" for label in range(self.background_labels)] + names
         self._objects = None if combined is None else torch.from_numpy(combined)
@@ -260,4 +269,5 @@ class PixelClasses:
         else:
             rows = self._objects[index.cpu()].to(labels.device)
             categories = rows.gather(1, entity.clamp(min=0).flatten(1)).view_as(labels)
-        return torch.where(entity < 0, labels, self.background_labels + categories)
+        objects = torch.where(categories < 0, UNKNOWN, self.background_labels + categories)
+        return torch.where(entity < 0, labels, objects)

@@ -20,7 +20,7 @@ from train.arguments import above_zero, at_least, positive
 from train.command import run_command
 from train.composition import sweep
 from train.data.store import Store
-from train.inference import add_inference_options, open_decomposer
+from train.inference import add_inference_options, decompose_images, one_of, open_decomposer
 
 EXAMPLES = """examples:
   python -m train.traverse monet_perception/data/monet_rn18_star.safetensors --store data/rooms_test
@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace) -> None:
     decomposer = open_decomposer(str(options.checkpoint), options)
     (network,) = report.unique_names([options.checkpoint])
     try:
-        decomposition = decomposer(np.ascontiguousarray(store.images[options.image]))
+        decomposition = one_of(decompose_images(decomposer, store, np.array([options.image])).decomposition, 0)
         for slot in _chosen_slots(decomposition, options):
             for show in options.show:
                 name = f"traversal_{options.store.name}_{network}_image{options.image}_slot{slot + 1}"

@@ -109,15 +109,8 @@ def export_graph(config: MonetConfig, part: Part) -> bytes:
     import onnx_ir
     import onnxscript.optimizer
 
-    monet = Monet(config, initialisation=None).eval()
-    with torch.no_grad():  # the component decoder computes the same in another way where gradients are asked for
-        program = torch.onnx.export(
-            *_module_and_example(monet, part), dynamo=True, optimize=False, verbose=False,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            input_names=NAMES[part][0], output_names=NAMES[part][1],
-        )  # fmt: skip
-    assert program is not None
-    model = program.model
+    monet = Monet(config, initialisation=None)
+    model = export_program(_part_of(monet, part), part, config, optimise=False).model
     expected = weight_names(list(monet.state_dict()), part)
     # Weights are inputs while the graph is simplified: a constant folded from them would belong to one checkpoint.
     weights = [model.graph.initializers.pop(name) for name in expected]
@@ -126,6 +119,31 @@ def export_graph(config: MonetConfig, part: Part) -> bytes:
         model.graph.inputs.append(value)
     onnxscript.optimizer.optimize_ir(model, input_size_limit=FOLDING_LIMIT, output_size_limit=FOLDING_LIMIT)
     return _without_weights(onnx_ir.to_proto(model), set(expected))
+
+
+def export_program(
+    module: torch.nn.Module, part: Part, config: MonetConfig, *, optimise: bool = True
+) -> torch.onnx.ONNXProgram:
+    """One half of a network as an ONNX program that takes batches of any size.
+
+    Args:
+        module: takes uint8 frames [B, H, W, 3] (`encoder`) or latents [B, L] (`decoder`).
+        part: which half it is.
+        config: of the network.
+        optimise: whether constants are folded.
+    """
+    # Two, because an example of one makes a graph for batches of one.
+    example = torch.zeros(2, config.image_size, config.image_size, 3, dtype=torch.uint8)
+    if part == "decoder":
+        example = torch.zeros(2, config.latent_size)
+    with torch.no_grad():  # the component decoder computes the same in another way where gradients are asked for
+        program = torch.onnx.export(
+            module.eval(), (example,), dynamo=True, optimize=optimise, verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=NAMES[part][0], output_names=NAMES[part][1],
+        )  # fmt: skip
+    assert program is not None
+    return program
 
 
 def check_export_packages() -> None:
@@ -137,12 +155,8 @@ def check_export_packages() -> None:
         )
 
 
-def _module_and_example(monet: Monet, part: Part) -> tuple[torch.nn.Module, tuple[torch.Tensor]]:
-    config = monet.config
-    if part == "encoder":
-        frames = torch.zeros(2, config.image_size, config.image_size, 3, dtype=torch.uint8)
-        return FrameEncoder(monet).eval(), (frames,)
-    return LatentDecoder(monet).eval(), (torch.zeros(2, config.latent_size),)
+def _part_of(monet: Monet, part: Part) -> torch.nn.Module:
+    return FrameEncoder(monet) if part == "encoder" else LatentDecoder(monet)
 
 
 def _without_weights(model: Any, weights: set[str]) -> bytes:

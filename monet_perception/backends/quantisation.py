@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from monet_perception.backends.graphs import (
-    NAMES,
     GraphError,
     cache_folders,
     check_export_packages,
+    export_program,
     graph_name,
     keep,
 )
 from monet_perception.backends.stages import FrameEncoder
-from monet_perception.checkpoint import CheckpointError, CheckpointInfo, build_network, read_tensors
+from monet_perception.checkpoint import CheckpointInfo, build_network, read_tensors
 from monet_perception.networks import Monet
 from monet_perception.networks.segmentation import SegmentationAttention, TransposedConvolution
 from monet_perception.region import centre_square, resize
@@ -89,16 +89,10 @@ def quantise(info: CheckpointInfo, weights: Mapping[str, Tensor], frames: NDArra
     """
     check_export_packages()
     log.info("quantising the network with %d frames, once; it takes some ten seconds", len(frames))
-    encoder = FrameEncoder(_without_transposed_convolutions(build_network(info, weights))).eval()
+    encoder = FrameEncoder(_without_transposed_convolutions(build_network(info, weights)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.onnx"
-        program = torch.onnx.export(
-            encoder, (torch.from_numpy(frames[:2]),), dynamo=True, verbose=False,
-            dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=NAMES["encoder"][0],
-            output_names=NAMES["encoder"][1],
-        )  # fmt: skip
-        assert program is not None
-        program.save(path)
+        export_program(encoder, "encoder", info.config).save(path)
         return _quantise_graph(path, frames)
 
 
@@ -217,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         info, weights = read_tensors(options.checkpoint)
         content = quantise(info, weights, read_frames(options.frames, info.config.image_size))
-    except (CheckpointError, GraphError, ValueError, OSError) as error:
+    except (GraphError, ValueError, OSError) as error:
         parser.error(str(error))
     path = keep(content, quantised_paths(options.checkpoint, info)[:1])
     if path is None:

@@ -102,7 +102,7 @@ class MonetConfig:
 
     def _check_choices(self) -> None:
         choices = {
-            "attention": ("unet", "resnet"),
+            "attention": tuple(ATTENTION_FIELDS),
             "encoder": ("resnet18", "resnet34", "resnet50"),
             "head": ("stick_breaking", "softmax"),
             "component_decoder": ("broadcast", "upsampling"),

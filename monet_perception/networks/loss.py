@@ -50,7 +50,12 @@ def mask_kl(log_masks: Tensor, mask_logits: Tensor) -> Tensor:
 
 
 def monet_loss(
-    output: MonetOutput, images: Tensor, config: MonetConfig, beta: float = 0.5, gamma: float = 0.5
+    output: MonetOutput,
+    images: Tensor,
+    config: MonetConfig,
+    beta: float = 0.5,
+    gamma: float = 0.5,
+    sigma_scale: float = 1.0,
 ) -> MonetLoss:
     """Equation 4.7.
 
@@ -60,9 +65,11 @@ def monet_loss(
         config: for the likelihood's scales.
         beta: weight of the latent KL.
         gamma: weight of the mask KL.
+        sigma_scale: factor on both scales.
     """
+    sigmas = config.sigma_background * sigma_scale, config.sigma_foreground * sigma_scale
     with torch.autocast(device_type=images.device.type, enabled=False):
-        reconstruction = reconstruction_loss(output, images, config.sigma_background, config.sigma_foreground)
+        reconstruction = reconstruction_loss(output, images, *sigmas)
         latent = kl_per_latent(output.latent_mean, output.latent_log_sigma).sum(dim=(1, 2))
         mask = mask_kl(output.log_masks, output.mask_logits)
         return MonetLoss(reconstruction, latent, mask, reconstruction + beta * latent + gamma * mask)

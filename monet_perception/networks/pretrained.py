@@ -45,6 +45,7 @@ def load_pretrained(monet: Monet, source: str | Path) -> str:
         PretrainedError: the source does not exist, can't be downloaded, or has other shapes.
     """
     if str(source) in ("imagenet", "coco"):
+        _segmentation_attention(monet, str(source))  # before hundreds of megabytes are downloaded
         return _load_encoder(monet, _torchvision_weights(monet, str(source)), str(source), {})
     return _load_file(monet, Path(source))
 
@@ -98,12 +99,18 @@ def _load_file(monet: Monet, path: Path) -> str:
 
 
 def _load_encoder(monet: Monet, state: dict[str, Tensor], source: str, differences: Differences) -> str:
+    encoder = _segmentation_attention(monet, source).encoder
+    wanted = encoder.state_dict()
+    # A classifier, or a stage that the network leaves out, has no place here; anything else missing is an error.
+    _load(encoder, {key: value for key, value in state.items() if key in wanted}, source, differences)
+    return "encoder"
+
+
+def _segmentation_attention(monet: Monet, source: str) -> SegmentationAttention:
+    """The attention that has an encoder to load; raises PretrainedError where it has none."""
     if not isinstance(monet.attention, SegmentationAttention):
         raise PretrainedError(f"{source}: MONet's recurrent attention has no encoder that could take these weights")
-    wanted = monet.attention.encoder.state_dict()
-    # A classifier, or a stage that the network leaves out, has no place here; anything else missing is an error.
-    _load(monet.attention.encoder, {key: value for key, value in state.items() if key in wanted}, source, differences)
-    return "encoder"
+    return monet.attention
 
 
 def _differences(monet: Monet, path: Path, part: Part) -> Differences:
@@ -112,18 +119,18 @@ def _differences(monet: Monet, path: Path, part: Part) -> Differences:
         metadata = file.metadata() or {}
     try:
         theirs = json.loads(metadata["config"]) if "config" in metadata else {"encoder": metadata["encoder"]}
-        fields = _shaping_fields(part, theirs.get("attention"))
+        fields = _shaping_fields(part, theirs.get("attention", ""))
         ours = json.loads(json.dumps(monet.config.to_dict()))  # with lists in place of tuples, as theirs
         return {field: (theirs[field], ours[field]) for field in fields if theirs[field] != ours[field]}
     except (KeyError, ValueError, TypeError, AttributeError):  # a foreign file, which doesn't describe its network
         return {}
 
 
-def _shaping_fields(part: Part, attention: str | None) -> tuple[str, ...]:
+def _shaping_fields(part: Part, attention: str) -> tuple[str, ...]:
     """The fields of a MonetConfig that shape the weights of a part."""
     if part == "encoder":
         return ("encoder",)
-    own = ATTENTION_FIELDS["unet" if attention == "unet" else "resnet"]
+    own = ATTENTION_FIELDS[attention]
     return (*own, *(field for field in COMPONENT_FIELDS if field not in own)) if part == "network" else own
 
 

@@ -63,33 +63,10 @@ def build_cloud(
     return _message(header, points)
 
 
-def read_cloud(message: PointCloud2) -> NDArray[np.void]:
-    """The points of a cloud as a structured array [N] with one field for each PointField."""
-    if point_cloud2 is not None:
-        return point_cloud2.read_points(message).reshape(-1)
-    names = {datatype: name for name, datatype in _DATATYPES.items()}
-    order = ">" if message.is_bigendian else "<"
-    layout = np.dtype(
-        {
-            "names": [field.name for field in message.fields],
-            "formats": [order + names[field.datatype] for field in message.fields],
-            "offsets": [field.offset for field in message.fields],
-            "itemsize": message.point_step,
-        }
-    )
-    return np.frombuffer(message.data, layout, count=message.width * message.height)
-
-
 def pack_rgb(colours: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Colours [N, 3] uint8 as the floats that PCL packs them into, [N]."""
     red, green, blue = colours.astype(np.uint32).T
     return (red << 16 | green << 8 | blue).view(np.float32)
-
-
-def unpack_rgb(packed: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Inverse of `pack_rgb`: [N] -> [N, 3] uint8."""
-    bits = np.ascontiguousarray(packed, np.float32).view(np.uint32)
-    return np.stack([bits >> 16, bits >> 8, bits], axis=-1).astype(np.uint8)
 
 
 def _fields() -> list[PointField]:

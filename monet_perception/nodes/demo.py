@@ -41,7 +41,7 @@ class Demo:
         self._log = options.output / LOG
         # The user's robot, if there is one, is on the network; the demo stays on this machine unless told otherwise.
         self._environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ}
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self) -> int:
         """Runs until the clip has ended; returns 0, or 1 if no slots arrived or the pictures couldn't be written."""
@@ -68,7 +68,7 @@ class Demo:
         except KeyboardInterrupt:  # a second time: at once
             return 1
         finally:
-            for process in self._running:
+            for process in self._running.values():
                 if process.poll() is None:
                     process.kill()
 
@@ -93,7 +93,7 @@ class Demo:
                 )
         else:
             process = subprocess.Popen(command, env=self._environment, start_new_session=True)
-        self._running.append(process)
+        self._running[name] = process
         return process
 
     def _wait(self, camera: subprocess.Popen[bytes], others: tuple[subprocess.Popen[bytes], ...]) -> None:
@@ -107,18 +107,20 @@ class Demo:
     def _finish(self) -> int:
         """Ends the viewer, which then writes its pictures, and after it the others."""
         codes = {}
-        for process in (self._running[i] for i in (1, 2, 0) if i < len(self._running)):
+        for name in ("viewer", "camera", "decompose"):
+            if name not in self._running:  # it ended before all were started
+                continue
+            process = self._running[name]
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
             try:
-                codes[process] = process.wait(ENDING)
+                codes[name] = process.wait(ENDING)
             except subprocess.TimeoutExpired:
                 process.kill()
-                codes[process] = process.wait()
-        viewer = codes[self._running[1]] if len(self._running) > 1 else None
-        if viewer == 0:
+                codes[name] = process.wait()
+        if codes.get("viewer") == 0:
             return 0
-        if viewer == NOT_WRITTEN:  # it has said why
+        if codes.get("viewer") == NOT_WRITTEN:  # it has said why
             return 1
         print(f"\nNo slots arrived. What decompose said ({self._log}):", file=sys.stderr)
         print(self._log.read_text(errors="replace")[-4000:], file=sys.stderr)

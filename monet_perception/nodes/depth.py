@@ -12,7 +12,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
+from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, stamp_nanoseconds
 
 KEPT = 12
 """Messages of each kind that are kept: what came shortly before the work on an image begins."""
@@ -35,7 +35,7 @@ class DepthMatcher:
         patience: seconds that `match` waits for a depth image that is still under way.
     """
 
-    tolerance: float = 0.02
+    tolerance: float = DEPTH_WITHIN
     patience: float = 0.03
     _depths: deque[DepthImage] = field(default_factory=lambda: deque(maxlen=KEPT), init=False, repr=False)
     _infos: deque[CameraInfo] = field(default_factory=lambda: deque(maxlen=KEPT), init=False, repr=False)

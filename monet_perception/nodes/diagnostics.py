@@ -51,8 +51,8 @@ class Situation:
 
     Attributes:
         state: of the lifecycle (`active`, ...).
-        listened: whether anybody subscribes to an output.
-        listening_since: when they began to, seconds of time.monotonic().
+        listened: whether images are wanted, because somebody subscribes to an output, and should therefore come.
+        listening_since: when they began to be, seconds of time.monotonic().
         publishers: what offers images on the input topic, as text; empty if nothing does.
         of_other_types: what offers something else there, likewise.
         elsewhere: images that other options would bring, the likeliest first.
@@ -168,7 +168,7 @@ def _camera_level(
         return ERROR if severe else WARN, f"no image on {situation.topic} for {silent:.1f} s: {because}"
     if since.broken:
         fault = statistics.faults.get("broken", "")[:200]
-        none_good = not since.answered + since.dropped
+        none_good = not (since.answered + since.dropped + since.failed)
         return ERROR if none_good else WARN, f"{since.broken} of {since.received} images broken: {fault}"
     # The input's fault is here that of a second camera: the first is received.
     doubt = situation.input_fault or _many_lost(since)

@@ -75,13 +75,19 @@ class Network:
         except NetworkError as error:
             self.fault = str(error)
 
-    def decompose(self, frame: NDArray[np.uint8], *, reconstruct: bool) -> Decomposition:
-        """`Decomposer.__call__`.
+    def decompose(self, frame: NDArray[np.uint8], *, reconstruct: bool) -> tuple[Decomposition, str]:
+        """`Decomposer.__call__`, and the id of the model that answered.
 
         Raises:
+            ValueError: as the Decomposer does.
             NetworkError: the device failed, and the network is brought up again by a later call; or a call hangs.
         """
-        return self._use(lambda decomposer: decomposer(frame, reconstruct=reconstruct))
+
+        def call(decomposer: Decomposer) -> tuple[Decomposition, str]:
+            return decomposer(frame, reconstruct=reconstruct), decomposer.info.model_id
+
+        answer: tuple[Decomposition, str] = self._use(call)
+        return answer
 
     def decode(self, latents: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """`Decomposer.decode`.

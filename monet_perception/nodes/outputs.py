@@ -12,7 +12,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import Marker, MarkerArray
 
-from monet_perception.assessment import assess
+from monet_perception.assessment import error_map
 from monet_perception.nodes.cloud import build_cloud
 from monet_perception.nodes.conversions import image_message
 from monet_perception.nodes.markers import build_markers, shown_tracks
@@ -154,5 +154,5 @@ def _overlay(frame: DecomposedFrame, style: Style) -> Image:
 
 
 def _error(frame: DecomposedFrame) -> Image | None:
-    error_map = assess(frame.decomposition).error_map
-    return None if error_map is None else image_message(frame.header, error_map, "32FC1")
+    errors = error_map(frame.decomposition)
+    return None if errors is None else image_message(frame.header, errors, "32FC1")

@@ -86,14 +86,13 @@ class Pipeline:
         if locate:
             self.depth.expect(header)
         image = to_rgb(message)
-        decomposition = self.network.decompose(image, reconstruct=reconstruct)
+        decomposition, model_id = self.network.decompose(image, reconstruct=reconstruct)
         track_ids = self.tracker.follow(decomposition, stamp_nanoseconds(header) / NANOSECONDS or received)
         if locate:  # looked up after the network ran, because that gives depth time to arrive
             depth, depth_fault = self._depth(header, decomposition)
         geometries: Sequence[SlotGeometry | None] = [None] * len(decomposition.masks)
         if depth is not None:
             geometries = slot_geometry(decomposition.masks, decomposition.roi, *depth)
-        model_id = self.network.info().model_id
         return DecomposedFrame(header, image, decomposition, track_ids, geometries, depth, depth_fault, model_id)
 
     def assess(self, frame: DecomposedFrame) -> Assessment:

@@ -6,6 +6,7 @@ import re
 
 from monet_perception.backends.selection import BACKENDS
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT
+from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.inputs import DEPTH_TRANSPORTS, TRANSPORTS
 from monet_perception.nodes.parameters import Spec
 from monet_perception.nodes.slot_messages import MASK_ENCODINGS
@@ -97,7 +98,7 @@ SPECS = (
     ),
     Spec(
         "depth_tolerance",
-        0.02,
+        DepthMatcher.tolerance,
         "Seconds that the stamps of image and depth may differ.",
         running=True,
         least=0.0,
@@ -105,7 +106,7 @@ SPECS = (
     ),
     Spec(
         "depth_patience",
-        0.03,
+        DepthMatcher.patience,
         "Seconds that a frame waits for a depth image still under way.",
         running=True,
         least=0.0,

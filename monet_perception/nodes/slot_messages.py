@@ -61,7 +61,9 @@ def slot_array(
         source_width=decomposition.source_width,
         roi=RegionOfInterest(x_offset=roi.x, y_offset=roi.y, width=roi.width, height=roi.height),
     )
-    area, background = mask_area(decomposition.masks), background_slots(decomposition.masks)
+    area = mask_area(decomposition.masks)
+    # Where there is depth, the geometry says which slots are background.
+    background = background_slots(decomposition.masks) if None in geometries else None
     for k in range(len(masks)):
         slot = Slot(
             index=k,
@@ -70,7 +72,7 @@ def slot_array(
             latent_mean=float_array(decomposition.latent_mean[k]),
             latent_log_sigma=float_array(decomposition.latent_log_sigma[k]),
             mask=image_message(header, masks[k], mask_encoding),
-            background=bool(background[k]),
+            background=background is not None and bool(background[k]),
             occluding_share=math.nan,
         )
         if reconstructions is not None:
@@ -89,11 +91,10 @@ def read_masks(message: SlotArray) -> NDArray[np.float32]:
     """The masks of a message as float32 [K, H, W] in [0, 1].
 
     Raises:
-        MessageError: no slots, masks of an encoding other than `MASK_ENCODINGS`, or other data than their size says.
+        MessageError: no slots, masks of an encoding other than `MASK_ENCODINGS`, empty or of different sizes, or other
+            data than their size says.
     """
-    if not message.slots:
-        raise MessageError("the message has no slots")
-    return np.stack([_read_mask(slot.mask) for slot in message.slots])
+    return _stacked([_read_mask(slot.mask) for slot in message.slots], "masks")
 
 
 def object_slots(message: SlotArray) -> NDArray[np.bool_]:
@@ -111,14 +112,14 @@ def read_reconstructions(message: SlotArray) -> NDArray[np.uint8] | None:
     """The reconstructions of a message as uint8 [K, H, W, 3] RGB; None if they were switched off.
 
     Raises:
-        MessageError: no slots, reconstructions that aren't rgb8, or other data than their size says.
+        MessageError: no slots, reconstructions that aren't rgb8 or of different sizes, or other data than their size
+            says.
     """
-    if not message.slots:
-        raise MessageError("the message has no slots")
     images = [slot.reconstruction for slot in message.slots]
-    if not all(image.height for image in images):
+    if images and not all(image.height for image in images):
         return None
-    return np.stack([_read_image(image, "reconstruction", {"rgb8": (np.uint8, (3,))}) for image in images])
+    pictures = [_read_image(image, "reconstruction", {"rgb8": (np.uint8, (3,))}) for image in images]
+    return _stacked(pictures, "reconstructions")
 
 
 def read_latents(request: DecodeSlots.Request, latent_size: int) -> NDArray[np.float32]:
@@ -167,6 +168,15 @@ def encode_masks(masks: NDArray[np.float32]) -> NDArray[np.uint8]:
 def encode_colours(colours: NDArray[np.float32]) -> NDArray[np.uint8]:
     """[0, 1] to the nearest of 0 to 255; a decoder's output is clipped, it may lie a little outside."""
     return encode_masks(np.maximum(colours, 0.0))  # what is above one saturates
+
+
+def _stacked(arrays: Sequence[NDArray[Any]], what: str) -> NDArray[Any]:
+    if not arrays:
+        raise MessageError("the message has no slots")
+    if not arrays[0].size or len({array.shape for array in arrays}) > 1:
+        sizes = ", ".join(f"{array.shape[1]}x{array.shape[0]}" for array in arrays)
+        raise MessageError(f"{what} must all have one size and some pixels, have {sizes}")
+    return np.stack(arrays)
 
 
 def _read_mask(image: Image) -> NDArray[np.float32]:

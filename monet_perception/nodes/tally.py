@@ -53,7 +53,7 @@ class Tally:
     all_separated: int = 0
     objects: int = 0
     objects_separated: int = 0
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     _images: Stamps = field(default_factory=Stamps, init=False, repr=False)
     _slots: Stamps = field(default_factory=Stamps, init=False, repr=False)
 

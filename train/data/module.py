@@ -140,6 +140,8 @@ class SceneData(lightning.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size has to be at least 1, not {batch_size}")
+        if workers < 0:
+            raise ValueError(f"workers must not be negative, got {workers}")
         self.store = Path(store)
         self.batch_size = batch_size
         self.val_store = None if val_store is None else Path(val_store)

@@ -114,7 +114,8 @@ class StoreWriter:
             images, labels, factors, depth, cameras, groups: n rows each, shapes and dtypes as in the store.
             state: where the source is after these images (JSON); what `self.state` gives back on resume.
         Raises:
-            StoreError: an array is missing, not expected, or of a wrong shape or dtype.
+            StoreError: an array is missing, not expected, or of a wrong shape or dtype; or a label is that of an object
+                beyond those that the factors describe.
         """
         given = {"images": images, "labels": labels, "depth": depth, "cameras": cameras, "groups": groups}
         arrays = {name: array for name, array in given.items() if array is not None}
@@ -125,6 +126,7 @@ class StoreWriter:
         stop = start + len(images)
         if start < 0 or (self.count is not None and stop > self.count):
             raise StoreError(f"images {start} to {stop} don't fit into a store of {self.count}")
+        self._check_labels(labels)
         for name, array in rows.items():
             column = self._columns[name]
             # Plain writes: on a full disk a memory map would end the process with SIGBUS, pwrite raises.
@@ -133,6 +135,16 @@ class StoreWriter:
         self._done = (_merge([*self._done[0], (start, stop)]), dict(state or {}))
         if self._unsynced > _SYNC_BYTES or time.monotonic() - self._synced > _SYNC_SECONDS:
             self.sync()
+
+    def _check_labels(self, labels: NDArray[np.uint8] | None) -> None:
+        if labels is None or not self.layout.factors or not labels.size:
+            return
+        last = self.layout.background_labels + self.layout.entities - 1
+        if labels.max() > last:
+            raise StoreError(
+                f"a label is {labels.max()}, but the factors describe {self.layout.entities} objects: the last has "
+                f"label {last}"
+            )
 
     def sync(self) -> None:
         """Bring everything written to the disk and note it as done: what a killed process leaves to the next one."""
@@ -209,17 +221,17 @@ class StoreWriter:
             self._lock = locked(self._folder / _LOCK_NAME)
         except BlockingIOError:
             raise StoreError(f"another process is writing {self.path}; wait for it or stop it") from None
+        self._files: dict[str, IO[bytes]] = {}
         try:
             self._resume()
+            for name in self._columns:
+                path = array_path(self._folder, name)
+                path.parent.mkdir(exist_ok=True)
+                path.touch()
+                self._files[name] = path.open("r+b", buffering=0)
         except BaseException:
-            self._lock.close()
+            self.close()
             raise
-        self._files: dict[str, IO[bytes]] = {}
-        for name in self._columns:
-            path = array_path(self._folder, name)
-            path.parent.mkdir(exist_ok=True)
-            path.touch()
-            self._files[name] = path.open("r+b", buffering=0)
         self._unsynced = 0
         self._synced = time.monotonic()
 
