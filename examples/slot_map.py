@@ -197,21 +197,27 @@ class _Listener:
     def __init__(self, node: Node, survey: Survey, topics: Topics, rectified: bool) -> None:
         from geometry_msgs.msg import PoseStamped
         from monet_perception_msgs.msg import SlotArray
-        from rclpy.qos import QoSProfile, qos_profile_sensor_data
+        from rclpy.qos import QoSProfile
         from sensor_msgs.msg import CameraInfo, Image
         from visualization_msgs.msg import MarkerArray
+
+        from monet_perception.nodes.inputs import LAST_FEW, LATCHED
+        from monet_perception.nodes.qos import BestAvailableSubscription
 
         self._survey, self._topics, self._rectified = survey, topics, rectified
         self._joiner = FrameJoiner()
         self._intrinsics: Intrinsics | None = None
+        self._model = ""
         self._came: set[str] = set()
         self._faults: dict[str, str] = {}  # by topic, of its last message that can't be used
         node.create_subscription(SlotArray, topics.slots, self._on_slots, QoSProfile(depth=5))
-        # Best effort takes both kinds of publishers, a reliable subscription only reliable ones.
-        node.create_subscription(PoseStamped, topics.pose, self._on_pose, qos_profile_sensor_data)
-        node.create_subscription(Image, topics.depth, self._on_depth, qos_profile_sensor_data)
-        node.create_subscription(CameraInfo, topics.camera_info, self._on_info, qos_profile_sensor_data)
-        node.create_subscription(MarkerArray, OBJECTS, self._on_objects, qos_profile_sensor_data)
+        for kind, topic, callback, profile in (
+            (PoseStamped, topics.pose, self._on_pose, LAST_FEW),
+            (Image, topics.depth, self._on_depth, LAST_FEW),
+            (CameraInfo, topics.camera_info, self._on_info, LATCHED),  # drivers may send it once, before this starts
+            (MarkerArray, OBJECTS, self._on_objects, LATCHED),
+        ):
+            BestAvailableSubscription(node, kind, topic, callback, profile).open()
 
     def _on_pose(self, message: Any) -> None:
         self._came.add(self._topics.pose)
@@ -241,6 +247,12 @@ class _Listener:
 
     def _on_slots(self, message: Any) -> None:
         self._came.add(self._topics.slots)
+        self._model = self._model or message.model_id
+        if message.model_id != self._model:  # neither its tracks nor its latents are those of the map
+            self._faults[self._topics.slots] = (
+                f"it is of network {message.model_id}, the map of {self._model}: start slot_map again"
+            )
+            return
         self._joiner.add_slots(stamp_nanoseconds(message.header), message)
         self._fuse_complete()
 

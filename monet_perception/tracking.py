@@ -341,9 +341,9 @@ class Tracker:
         may_claim = np.array(
             [track.confirmed and not track.background and track.missed_since is None for track in tracks]
         )
-        others = np.where(may_claim[:, None], share, 0.0)[None].repeat(len(tracks), axis=0)
-        others[np.arange(len(tracks)), np.arange(len(tracks))] = 0.0
-        return np.clip(others.max(axis=1) - share, 0.0, 1.0)
+        # A track's own share can't exceed itself, so that the largest of all does for that of the others.
+        largest = np.where(may_claim[:, None], share, 0.0).max(axis=0)
+        return np.clip(largest - share, 0.0, 1.0)
 
     def _follow_new(self, slots: list[int], frame: _Frame, hosts: list[_Host]) -> dict[int, Track]:
         """Track of each slot that no confirmed track continues: tentative or born now, and confirmed if it is time.

@@ -213,13 +213,14 @@ def frame(
     info: CameraInfo | None = None,
     received=1.0,
     depth_size: tuple[int, int] = (48, 64),
+    millimetres=2000,
 ):
-    """What becomes of a grey image, seen with a wall two metres away."""
+    """What becomes of a grey image, seen with a wall, two metres away unless told otherwise."""
     pipeline.depth.clear()
     if info is not None:
         pipeline.depth.add_info(info)
     if depth is not None:
-        pipeline.depth.add_depth(image_message(depth, np.full(depth_size, 2000, np.uint16), "16UC1"))
+        pipeline.depth.add_depth(image_message(depth, np.full(depth_size, millimetres, np.uint16), "16UC1"))
     image = image_message(of, np.full((48, 64, 3), 128, np.uint8), "rgb8")
     return pipeline.run(image, received=received, reconstruct=False, locate=True)
 
@@ -263,6 +264,9 @@ def test_why_there_is_no_depth_is_told(pipeline):
     assert frame(pipeline, stamp).depth_fault == "no depth image has come"
     assert frame(pipeline, stamp, stamp).depth_fault == "no camera_info has come"
     assert "60 ms after the image" in frame(pipeline, stamp, header(160), camera_info(stamp)).depth_fault
+    covered = frame(pipeline, stamp, stamp, camera_info(stamp), millimetres=0)
+    assert covered.depth is None
+    assert "no pixel of the depth image holds a measurement" in covered.depth_fault
     faults = []
     noted = replace(pipeline, depth_broken=faults.append)
     for wrong, fault in (({"width": 65}, "65x48 pixels"), ({"distortion_model": "odd"}, "'odd' is not one of")):
@@ -281,6 +285,14 @@ def test_images_without_stamps_are_tracked_by_when_they_came(pipeline):
     later = frame(pipeline, Header(), received=200.0).track_ids
     assert pipeline.tracker.resets == 1, "a hundred seconds are a gap, whatever the stamps say"
     assert not set(later[later >= 0].tolist()) & set(first)
+
+
+def test_images_that_lack_a_stamp_now_and_then_keep_their_tracks(pipeline):
+    pipeline = replace(pipeline, tracker=SceneTracker())
+    stamps = [header(1_000_000 + 100 * number) if number % 3 else Header() for number in range(1, 9)]
+    for number, stamp in enumerate(stamps):
+        frame(pipeline, stamp, received=50.0 + 0.1 * number)
+    assert pipeline.tracker.resets == 0
 
 
 @pytest.mark.parametrize(

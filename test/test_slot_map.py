@@ -591,6 +591,7 @@ def test_landmarks_from_topics(tmp_path):
     rclpy = pytest.importorskip("rclpy")
     messages = pytest.importorskip("monet_perception_msgs.msg", reason="pip install ./monet_perception_msgs")
     from geometry_msgs.msg import PoseStamped
+    from rclpy.qos import DurabilityPolicy, QoSProfile
     from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
     from visualization_msgs.msg import Marker, MarkerArray
 
@@ -621,13 +622,17 @@ def test_landmarks_from_topics(tmp_path):
 
     rclpy.init()
     node = rclpy.create_node("slot_map_test")
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     publishers = {
         "slots": node.create_publisher(messages.SlotArray, "/scene/slots", 1),
         "pose": node.create_publisher(PoseStamped, "/camera/pose", 1),
-        "objects": node.create_publisher(MarkerArray, "/camera/objects", 1),
+        "objects": node.create_publisher(MarkerArray, "/camera/objects", latched),
         "depth": node.create_publisher(Image, "/camera/depth", 1),
-        "info": node.create_publisher(CameraInfo, "/camera/camera_info", 1),
+        "info": node.create_publisher(CameraInfo, "/camera/camera_info", latched),
     }
+    publishers["objects"].publish(MarkerArray(markers=[truth]))  # both once, before anybody listens
+    publishers["info"].publish(info)
+    foreign = messages.SlotArray(model_id="1" * 12, slots=[messages.Slot(track_id=3, latent_mean=[0.0] * 5)])
     png = tmp_path / "live.png"
     process = subprocess.Popen(
         [sys.executable, EXAMPLES / "slot_map.py", "--duration", "600", "--png", png],
@@ -643,12 +648,12 @@ def test_landmarks_from_topics(tmp_path):
             if all(publisher.get_subscription_count() for publisher in publishers.values()):
                 stamp = node.get_clock().now().to_msg()
                 slots.header.stamp = pose.header.stamp = depth.header.stamp = stamp
-                publishers["objects"].publish(MarkerArray(markers=[truth]))
-                publishers["info"].publish(info)
                 publishers["depth"].publish(depth)
                 if sent < 44:
                     publishers["pose"].publish(pose)
                 publishers["slots"].publish(slots)
+                if sent == 10:
+                    publishers["slots"].publish(foreign)
                 if sent == 20:
                     slots.slots = slots.slots[:-2]
                 sent += 1
@@ -664,6 +669,8 @@ def test_landmarks_from_topics(tmp_path):
     assert "found 1 of 1 true objects" in output  # the slot that fills the image is background, and so is the strip
     assert "1 landmarks without object" in output  # what is behind the wall may still be there
     assert re.search(r" 12 +-$", output, re.M)
+    assert "it is of network 111111111111, the map of 000000000000: start slot_map again" in errors
+    assert "nothing came on" not in errors
     assert "a message on /camera/pose can't be used: Found zero norm quaternions" in errors
     assert int(re.search(r"left out (\d+) frames without poses", errors)[1]) >= 6  # they waited until the end
     assert png.exists()

@@ -107,6 +107,13 @@ def test_a_video_that_can_not_be_written_whole_leaves_the_one_before(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"overlay.mp4", "overlay.png"}
 
 
+def test_slots_of_images_without_a_stamp_tell_no_latency():
+    tally = Tally()
+    for stamp, latency in ((0, 1.8e9), (5, 0.02)):
+        tally.add_slots(stamp, latency)
+    assert list(tally.latencies) == [0.02]
+
+
 def test_frames_are_counted_in_whatever_order_their_parts_come_and_stamps_are_forgotten():
     tally = Tally()
     frames = 3 * REMEMBERED

@@ -138,16 +138,17 @@ def _qos(topic: str, kind: str) -> QoSProfile:
     """As their publishers usually offer them: a recording doesn't say it in every format."""
     if topic.endswith("/tf_static"):
         return _STATIC_FRAMES
-    return _LATCHED if PLAYED[kind] is MarkerArray else _QOS
+    # camera_info may have been recorded once, and whoever listens to it later needs it.
+    return _LATCHED if PLAYED[kind] in (MarkerArray, CameraInfo) else _QOS
 
 
 def _move_stamps(message: Any, shift: int) -> None:
-    """Adds nanoseconds to the stamps of a message, or of the markers or transforms it holds."""
+    """Adds nanoseconds to the stamps of a message, or of the markers or transforms it holds; to those that are set."""
     for part in getattr(message, "markers", None) or getattr(message, "transforms", None) or [message]:
-        if not hasattr(part, "header"):  # an empty list of them
-            continue
-        seconds, nanoseconds = divmod(stamp_nanoseconds(part.header) + shift, NANOSECONDS)
-        part.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
+        # An empty list of them has no header.
+        if hasattr(part, "header") and (stamp := stamp_nanoseconds(part.header)):
+            seconds, nanoseconds = divmod(stamp + shift, NANOSECONDS)
+            part.header.stamp = Time(sec=seconds, nanosec=nanoseconds)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,7 +20,8 @@ LAST_FRAMES = 1.5
 """Seconds that the last frames may take after the camera has ended."""
 ENDING = 20.0
 """Seconds that a node may take to end before it is killed."""
-
+WRITING = 180.0
+"""The same of the viewer, which writes its pictures then; an animation takes most of a minute on a busy machine."""
 
 LOG = "decompose.log"
 """In the folder of the pictures: what the node said."""
@@ -114,13 +115,16 @@ class Demo:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
             try:
-                codes[name] = process.wait(ENDING)
+                codes[name] = process.wait(WRITING if name == "viewer" else ENDING)
             except subprocess.TimeoutExpired:
                 process.kill()
                 codes[name] = process.wait()
         if codes.get("viewer") == 0:
             return 0
         if codes.get("viewer") == NOT_WRITTEN:  # it has said why
+            return 1
+        if codes.get("viewer") == -signal.SIGKILL:
+            print(f"\nThe pictures were not finished within {WRITING:.0f} s.", file=sys.stderr)
             return 1
         print(f"\nNo slots arrived. What decompose said ({self._log}):", file=sys.stderr)
         print(self._log.read_text(errors="replace")[-4000:], file=sys.stderr)

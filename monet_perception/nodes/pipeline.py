@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 
 from monet_perception.assessment import Assessment, assess
 from monet_perception.decomposition import Decomposition
-from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
+from monet_perception.geometry import Intrinsics, SlotGeometry, measures_anything, slot_geometry
 from monet_perception.nodes.calibration import check_size, to_intrinsics
 from monet_perception.nodes.conversions import to_metres, to_rgb
 from monet_perception.nodes.depth import DepthMatcher, NoDepthError
@@ -60,6 +60,8 @@ class Pipeline:
         depth: finds the depth image of an image.
         depth_broken: called with what is wrong with a depth image or camera_info; the frame then goes without 3D.
         rectified: whether the images are.
+
+    Images without a stamp are tracked by the time at which they came, put on the clock of those that have one.
     """
 
     network: Network
@@ -67,6 +69,7 @@ class Pipeline:
     depth: DepthMatcher
     depth_broken: Callable[[MessageError], None]
     rectified: bool
+    _ahead: float = field(default=0.0, init=False, repr=False)  # seconds of stamps before the times of reception
 
     def run(
         self, message: Image | CompressedImage, *, received: float, reconstruct: bool, locate: bool
@@ -87,7 +90,7 @@ class Pipeline:
             self.depth.expect(header)
         image = to_rgb(message)
         decomposition, model_id = self.network.decompose(image, reconstruct=reconstruct)
-        track_ids = self.tracker.follow(decomposition, stamp_nanoseconds(header) / NANOSECONDS or received)
+        track_ids = self.tracker.follow(decomposition, self._moment(header, received))
         if locate:  # looked up after the network ran, because that gives depth time to arrive
             depth, depth_fault = self._depth(header, decomposition)
         geometries: Sequence[SlotGeometry | None] = [None] * len(decomposition.masks)
@@ -107,6 +110,14 @@ class Pipeline:
             decomposition = replace(decomposition, reconstructions=reconstructions)
         return assess(decomposition)
 
+    def _moment(self, header: Header, received: float) -> float:
+        """When an image was taken, in seconds."""
+        stamp = stamp_nanoseconds(header) / NANOSECONDS
+        if not stamp:
+            return received + self._ahead
+        self._ahead = stamp - received
+        return stamp
+
     def _depth(self, header: Header, decomposition: Decomposition) -> tuple[Depth | None, str]:
         """Depth of an image, None if there is none, and what is wrong with it."""
         try:
@@ -114,6 +125,8 @@ class Pipeline:
             intrinsics = to_intrinsics(info, rectified=self.rectified)
             check_size(intrinsics, decomposition.source_width, decomposition.source_height)
             metres = to_metres(image)
+            if not measures_anything(metres):
+                return None, "no pixel of the depth image holds a measurement: the camera may be covered, or too near"
             doubt = _other_frame(header.frame_id, image.header.frame_id) or _other_aspect(metres, decomposition)
             return (metres, intrinsics), doubt
         except NoDepthError as error:

@@ -64,8 +64,9 @@ class Tally:
             self.answered += stamp in self._slots
 
     def add_slots(self, stamp: int, latency: float) -> None:
-        """Counts a message of slots; `stamp` in nanoseconds, `latency` in seconds."""
-        self.latencies.append(latency)
+        """Counts a message of slots; `stamp` in nanoseconds, `latency` in seconds, unknown where no stamp is set."""
+        if stamp:
+            self.latencies.append(latency)
         if self._slots.add(stamp):
             self.slots += 1
             self.answered += stamp in self._images
