@@ -104,6 +104,16 @@ def test_images_seen_count_every_process(
     assert (training.images, training.minutes) == (images, None)
 
 
+def test_images_seen_hold_after_a_run_went_on_with_another_batch_size(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["star_0"].parent, tmp_path / "run")
+    more = ["--run", str(run), "--resume", f"--data.batch_size={3 * BATCH_SIZE}", f"--trainer.max_steps={STEPS + 3}"]
+    assert main(fit.make_cli, more) == 0
+    images = [3 * BATCH_SIZE, 6 * BATCH_SIZE, (STEPS + 3 * 3) * BATCH_SIZE]
+    assert curves.read_curve(run).images == images
+    trainings = [read_training(run / "last.safetensors", STEPS + steps) for steps in (0, 3)]
+    assert [training and training.images for training in trainings] == images[1:]
+
+
 def add_minutes(checkpoint: Path, more: float) -> None:
     """Makes it look as if the run had trained for so much longer."""
     content = torch.load(checkpoint, weights_only=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -132,9 +135,25 @@ COMMANDS = [(str(block), command) for block in NOT_RUN for command in block.comm
 @cache
 def help_of(program: str) -> str:
     """`--help` of `python -m MODULE [SUBCOMMAND]` or of an executable."""
-    done = run([*shlex.split(program.replace("python", sys.executable, 1)), "--help"], ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    words = [*shlex.split(program), "--help"]
+    if words[:2] != ["python", "-m"]:
+        done = run(words, ROOT)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+    # In this process, which has imported most of what they import.
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as told,
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message=".* found in sys.modules")
+        patch.chdir(ROOT)
+        patch.syspath_prepend(ROOT)
+        patch.setattr(sys, "argv", words[2:])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+    assert not ended.value.code, program
+    return told.getvalue()
 
 
 def check_training(command: str) -> None:
@@ -150,7 +169,7 @@ def check_training(command: str) -> None:
 
 def check_module(command: str) -> None:
     words = shlex.split(command)
-    subcommand = [word for word in words[3:4] if not word.startswith("-")]
+    subcommand = [word for word in words[3:4] if re.fullmatch(r"[a-z]+", word)]
     text = help_of(" ".join([*words[:3], *subcommand]))
     for option in re.findall(r"(?<!\S)--[\w-]+", command):
         assert option in text, f"{option} in {command}"

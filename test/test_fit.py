@@ -333,11 +333,13 @@ def test_resumed_run_needs_no_start(store: Path, tmp_path: Path, capsys: pytest.
     assert "resume: false" in (run / "config.yaml").read_text()
 
 
-def test_resumed_run_keeps_its_network(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_resumed_run_keeps_its_network_and_seed(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert fit(store, tmp_path, 1) == 0
     other = {"model__network": NETWORK.replace("slots: 4", "slots: 5"), "model__optimiser__name": "adam"}
     assert fit(store, tmp_path, 2, "--resume", **other) == 1
     assert "another network" in capsys.readouterr().err
+    assert main(make_cli, ["--run", str(tmp_path), "--resume", "--seed_everything", "7"]) == 1
+    assert "was trained with seed 0" in capsys.readouterr().err
     (tmp_path / "validation.jsonl").write_text('{"step": 1, "ar')  # copied while it was written
     assert main(make_cli, ["--run", str(tmp_path), "--resume", "--trainer.max_steps", "3"]) == 0
     assert list(validations(tmp_path)) == [3]

@@ -408,7 +408,7 @@ def test_a_network_is_trained_on_what_the_robot_shows_it(tmp_path: Path, size: i
     Image.fromarray(frame).save(tmp_path / "photos" / "1.png")
     assert run("images", "--source", tmp_path / "photos", "--store", tmp_path / "store", "--size", size) == 0
     save_checkpoint(tmp_path / "network.safetensors", Monet(replace(CONFIG, image_size=size)), dataset="none", steps=0)
-    with Decomposer(tmp_path / "network.safetensors") as robot:
+    with Decomposer(tmp_path / "network.safetensors", device="cpu", backend="torch") as robot:
         np.testing.assert_array_equal(Store.open(tmp_path / "store").images[0], robot(frame).image)
 
 

@@ -77,6 +77,14 @@ def measured_in(precision_factor: float) -> list[Profile]:
     return found
 
 
+def test_component_vaes_that_differ_are_drawn_apart() -> None:
+    profiles = [profile for profile in measured_in(1.0) if profile.preset == "monet"]
+    profiles += [Profile("monet_rn18_star", slots, *[10**8] * 6) for slots in (7, 18)]
+    drawn = {line.get_label(): list(line.get_ydata()) for line in draw({"bf16": profiles}).axes[0].lines}
+    assert drawn["component VAE of monet"] == [1.0, 1.0]
+    assert drawn["component VAE of monet_rn18_star"] == [0.1, 0.1]
+
+
 def test_the_benchmark_draws_and_judges_both_precisions() -> None:
     measured = {"fp32": measured_in(1.0), "bf16": measured_in(2.0)}
     flop, times = draw(measured).axes

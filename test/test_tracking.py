@@ -254,6 +254,17 @@ def test_an_object_where_the_wall_was_does_not_become_the_wall():
     assert ids.tolist() == [2, 1, 0]
 
 
+def test_an_object_in_the_slot_of_a_wall_does_not_become_the_wall():
+    """Also where it lies on the wall and looks like it."""
+    tracker = Tracker()
+    left, right = np.zeros((SIZE, SIZE)), np.zeros((SIZE, SIZE))
+    left[:, :12], right[:, 12:] = 1, 1
+    tracker.update(np.stack([left, right]), *latents(0, 0), stamp=0.0)
+    masks = np.stack([disc(6, 12, 5), 1 - disc(6, 12, 5)])
+    ids = [int(tracker.update(masks, *latents(0, 0), stamp=stamp)[0]) for stamp in (0.1, 0.2, 0.3)]
+    assert ids == [-1, -1, 2]
+
+
 def test_a_stamp_that_goes_backwards_starts_anew_and_no_id_is_given_twice():
     tracker = Tracker()
     frame = (scene(disc(6, 6, 3)), *latents(0, 1))
@@ -267,7 +278,7 @@ def test_a_stamp_that_goes_backwards_starts_anew_and_no_id_is_given_twice():
 def test_a_stamp_a_little_back_is_no_time_passed(back, late):
     tracker = Tracker()
     frame = (scene(disc(6, 6, 3)), *latents(0, 1))
-    ids = [tracker.update(*frame, stamp=5 + 0.1 * step - back * (step == late)).tolist() for step in range(8)]
+    ids = [tracker.update(*frame, stamp=5 + 0.1 * step - (0.1 + back) * (step == late)).tolist() for step in range(8)]
     assert ids == [[0, 1]] * 8
     assert tracker.resets == 0
 
@@ -278,6 +289,8 @@ def test_a_stamp_a_little_back_is_no_time_passed(back, late):
     (0.1, 3600.0, False),
     (2.0, 9.0, True),  # a slow camera that lost some frames
     (2.0, 11.0, False),
+    (4.0, 9.0, True),  # LONGEST_INTERVAL is less than GAP_FRAMES times the usual
+    (4.0, 11.0, False),
 ])  # fmt: skip
 def test_after_a_gap_nothing_is_what_was_there_before(interval, gap, goes_on):
     tracker = Tracker(TrackerSettings(max_absence=1.0))

@@ -41,7 +41,7 @@ from train.data.manifest import Manifest, StoreError
 from train.data.module import SceneData
 from train.locks import locked
 from train.logger import TensorBoardXLogger
-from train.runs import CONFIG_NAME, LAST_NAME, RUN_CHECKPOINTS, VALIDATION_NAME
+from train.runs import CONFIG_NAME, LAST_NAME, RUN_CHECKPOINTS, VALIDATION_NAME, read_config
 from train.task import Task
 
 EXIT_TERMINATED = 143
@@ -131,8 +131,7 @@ class RunCLI(LightningCLI):
         """Lightning's own warns whenever sys.argv holds something too.
 
         Raises:
-            RunError: a file given as --config is no text, or a value is out of its range that would show up later and
-                without its name.
+            RunError: a file given as --config is no text; the seed is negative, or not that of the run that is resumed.
         """
         try:
             self.config = parser.parse_args(args)
@@ -143,8 +142,15 @@ class RunCLI(LightningCLI):
             ) from error
         # Not a file's: those that earlier versions wrote ask for it, and would train over a run in the folder.
         self.config["resume"] = _resuming(args)[0].resume
-        if (seed := _seed(self.config["seed_everything"])) < 0:
+        seed, run = _seed(self.config["seed_everything"]), Path(self.config["run"])
+        if seed < 0:
             raise RunError(f"--seed_everything must not be negative, got {seed}")
+        own = read_config(run) if self.config["resume"] and (run / CHECKPOINT_NAME).exists() else None
+        if isinstance(own, dict) and _seed(own.get("seed_everything", seed)) != seed:
+            raise RunError(
+                f"{run} was trained with seed {own['seed_everything']}, which gave its weights and the order of its "
+                f"images: seed {seed} needs a new run (--run)"
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(

@@ -17,7 +17,7 @@ from train.command import run_command
 from train.figures import save_figure, set_log_scale
 from train.metrics.headings import VALIDATED, Heading
 from train.model_names import model_name, name_by_run
-from train.runs import CONFIG_NAME, LAST_NAME, read_config, read_training, read_validations
+from train.runs import CONFIG_NAME, LAST_NAME, images_seen, read_config, read_training, read_validations
 from train.task import network_config
 
 EXAMPLES = """examples:
@@ -62,7 +62,8 @@ def read_curve(run: Path, name: str | None = None) -> Curve:
     if name is None:
         name = f"{name_by_run(_structure(run), training, '5.2')}, seed {training.seed}"
     values = {key: [line[key] for line in lines] for key in lines[0] if all(key in line for line in lines)}
-    return Curve(name, [line["step"] * training.images_per_step for line in lines], values)
+    images = [images_seen(lines, line["step"], training.images_per_step) for line in lines]
+    return Curve(name, images, values)
 
 
 def _structure(run: Path) -> str:

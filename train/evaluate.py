@@ -263,9 +263,7 @@ def _network_entry(one: Evaluation) -> dict[str, Any]:
         "model_id": info.model_id,
         "trained_on": info.dataset,
         "steps": info.steps,
-        "training": None
-        if one.training is None
-        else {**dataclasses.asdict(one.training), "images": one.training.images},
+        "training": None if one.training is None else dataclasses.asdict(one.training),
         "code_version": info.code_version,
         "store": str(one.store),
         "images": len(one.objects),

@@ -107,8 +107,12 @@ def _draw_flop(axis: Axes, profiles: Sequence[Profile]) -> None:
     for preset, rows in _by_preset(profiles).items():
         flop = [row.attention_forward_flop / 1e9 for row in rows]
         axis.plot([row.slots for row in rows], flop, "o-", label=f"{preset}, attention")
-    component = {profile.slots: profile.component_forward_flop / 1e9 for profile in profiles}  # all have the same
-    axis.plot(list(component), list(component.values()), "k--", label="component VAE")
+    presets = list(_by_preset(profiles))
+    for (slots, counts), those in _by_component(profiles).items():
+        color, whose = f"C{presets.index(those[0])}", f" of {', '.join(those)}"
+        if those == presets:
+            color, whose = "k", ""
+        axis.plot(slots, [count / 1e9 for count in counts], "--", color=color, label=f"component VAE{whose}")
     axis.set(xlabel="slots K", ylabel="forward (GFLOP per image)")
 
 
@@ -117,6 +121,15 @@ def _draw_times(axis: Axes, profiles: Sequence[Profile], precision: str, style: 
         milliseconds = [(row.training_seconds or math.nan) * 1e3 for row in rows]  # a gap where it was not timed
         axis.plot([row.slots for row in rows], milliseconds, style, color=f"C{number}", label=f"{preset}, {precision}")
     axis.set(xlabel="slots K", ylabel="training step (ms)")
+
+
+def _by_component(profiles: Sequence[Profile]) -> dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]]:
+    """Presets whose component VAEs take the same FLOP, by slots and FLOP: those of the thesis have one in common."""
+    found: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for preset, rows in _by_preset(profiles).items():
+        curve = tuple(row.slots for row in rows), tuple(row.component_forward_flop for row in rows)
+        found.setdefault(curve, []).append(preset)
+    return found
 
 
 def _by_preset(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ class Training:
 
     Attributes:
         steps: optimiser steps.
-        images_per_step: of all processes together; too few where `devices: auto` found several GPUs.
+        images: seen, those seen twice counted twice (`images_seen`).
+        images_per_step: of all processes together, by the run's present settings; too few where `devices: auto` found
+            several GPUs.
         minutes: spent training and validating up to the last validation at or before the checkpoint; None without one.
         seed: of the run.
         initialisation: of what was not pre-trained, `kaiming` or `default`.
@@ -31,6 +34,7 @@ class Training:
     """
 
     steps: int
+    images: int
     images_per_step: int
     minutes: float | None
     seed: int
@@ -38,11 +42,6 @@ class Training:
     pretrained: str | None
     fine_tuned: str | None
     command: str
-
-    @property
-    def images(self) -> int:
-        """Images seen, those seen twice counted twice."""
-        return self.steps * self.images_per_step
 
 
 def read_training(checkpoint: Path, steps: int) -> Training | None:
@@ -78,9 +77,11 @@ def _training(config: Any, run: Path, steps: int, minutes: float | None) -> Trai
     if not isinstance(model["initialisation"], str):
         raise TypeError("an initialisation has a name")
     images_per_process = int(config["data"]["batch_size"]) * int(config["trainer"]["accumulate_grad_batches"])
+    images_per_step = images_per_process * _processes(config)
     return Training(
         steps=steps,
-        images_per_step=images_per_process * _processes(config),
+        images=images_seen(read_validations(run), steps, images_per_step),
+        images_per_step=images_per_step,
         minutes=minutes,
         seed=int(config["seed_everything"]),
         initialisation=model["initialisation"],
@@ -88,6 +89,20 @@ def _training(config: Any, run: Path, steps: int, minutes: float | None) -> Trai
         fine_tuned=_named(model.get("fine_tune")),  # which runs of version 0.1 lack
         command=shlex.join(["python", "-m", "train.fit", "--config", str(run / CONFIG_NAME), "--run", str(again)]),
     )
+
+
+def images_seen(validations: Sequence[Mapping[str, Any]], steps: int, images_per_step: int) -> int:
+    """Images that a run had seen after some of its steps.
+
+    Args:
+        validations: of the run, oldest first. What they say counts, because a run that was resumed may have gone on
+            with another batch size or number of GPUs.
+        steps: optimiser steps.
+        images_per_step: in the steps since the last validation; in all where none says `images`, as of version 0.1.
+    """
+    said = [line for line in validations if line["step"] <= steps and isinstance(line.get("images"), int)]
+    last = said[-1] if said else {"step": 0, "images": 0}
+    return int(last["images"] + (steps - last["step"]) * images_per_step)
 
 
 def _named(start: object) -> str | None:

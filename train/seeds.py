@@ -11,7 +11,7 @@ from pathlib import Path
 from monet_perception.checkpoint import CheckpointError, CheckpointInfo, read_info
 from train import report
 from train.model_names import name_by_run, structure_name
-from train.runs import CONFIG_NAME, LAST_NAME, Training, read_training, read_validations
+from train.runs import CONFIG_NAME, LAST_NAME, Training, images_seen, read_training, read_validations
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def _beginning(training: Training) -> tuple[int, str | None, str | None]:
 def _images_seen(path: Path, training: Training) -> int:
     """Images of the whole training; `best.safetensors` may be from long before its end, which the run's last file
     tells, or the validations as far as they go."""
-    steps = [training.steps, *(line["step"] for line in read_validations(path.parent))]
+    validations = read_validations(path.parent)
+    steps = [training.steps, *(line["step"] for line in validations)]
     with contextlib.suppress(CheckpointError, FileNotFoundError):
         steps.append(read_info(path.parent / LAST_NAME).steps)
-    return max(steps) * training.images_per_step
+    return images_seen(validations, max(steps), training.images_per_step)

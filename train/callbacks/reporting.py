@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from monet_perception.files import write_text
+from train.data.module import Batch
 from train.runs import VALIDATION_NAME, read_validations
 
 SHOWN = ("ari", "ari_multi", "msc", "mse", "accuracy", "object_accuracy", "total", "active_slots", "mask_entropy")
@@ -17,8 +18,8 @@ SHOWN = ("ari", "ari_multi", "msc", "mse", "accuracy", "object_accuracy", "total
 class ValidationReport(Callback):
     """Prints each validation and appends it to the run's `validation.jsonl`.
 
-    A line holds `step`, `minutes` of training (what an interrupted run had spent by its checkpoint counts, what it lost
-    doesn't), and every `val/` value by its name.
+    A line holds `step`, `images` seen by all processes together, `minutes` of training (what an interrupted run had
+    spent by its checkpoint counts, what it lost doesn't), and every `val/` value by its name.
 
     Args:
         folder: The run's folder.
@@ -29,6 +30,7 @@ class ValidationReport(Callback):
         self.path = folder / VALIDATION_NAME
         self._start = time.monotonic()
         self._minutes_before = 0.0
+        self._images: int | None = 0  # None: not known, as of runs that an earlier version began
 
     @property
     def minutes(self) -> float:
@@ -36,16 +38,23 @@ class ValidationReport(Callback):
         return self._minutes_before + (time.monotonic() - self._start) / 60
 
     def state_dict(self) -> dict[str, Any]:
-        return {"minutes": self.minutes}
+        return {"minutes": self.minutes, "images": self._images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._minutes_before = state_dict["minutes"]
+        self._images = state_dict.get("images")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.monotonic()
         if trainer.is_global_zero and self.path.exists():
             # a killed run may have validated beyond the step that it resumes from
             self._write([line for line in read_validations(self._folder) if line["step"] <= trainer.global_step])
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if self._images is not None:
+            self._images += len(batch["images"]) * trainer.world_size
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.state.fn != "fit":
@@ -56,7 +65,8 @@ class ValidationReport(Callback):
             if name.startswith("val/")
         }
         minutes = round(self.minutes, 2)
-        line = {"step": trainer.global_step, "minutes": minutes, **values}
+        seen = {} if self._images is None else {"images": self._images}
+        line = {"step": trainer.global_step, **seen, "minutes": minutes, **values}
         try:
             self._write([*read_validations(self._folder), line])
         except OSError as error:
