@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from monet_perception.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint, read_info, save_checkpoint
+from monet_perception.files import write_text
 from monet_perception.networks import Monet, MonetConfig
 
 CONFIG = MonetConfig(attention="unet", slots=3, image_size=16, unet_channels=(4, 4), latent_size=2)
@@ -212,6 +214,7 @@ def test_values_that_can_not_be_stored_are_refused_and_the_old_file_stays(
 KILL_WRITERS = """
 import itertools, os, signal, sys, time
 from monet_perception.checkpoint import load_checkpoint, save_checkpoint
+from monet_perception.files import write_text
 from monet_perception.networks import Monet, MonetConfig
 monet = Monet(MonetConfig(attention="unet", slots=3, image_size=16, unet_channels=(64, 64), latent_size=2))
 save_checkpoint(sys.argv[1], monet, dataset="rooms", steps=-1)
@@ -229,6 +232,21 @@ for attempt in range(20):
     newest.append(load_checkpoint(sys.argv[1])[1].steps)
 assert newest == sorted(newest) and newest[0] >= 0, newest
 """
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_is_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flushed, fsync = tmp_path / "notes.txt", [], os.fsync
+    path.write_text("old")
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        flushed.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.read_text()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_text(path, "new")
+    assert flushed == [(False, "old"), (True, "new")]
 
 
 def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:

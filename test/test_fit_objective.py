@@ -1,6 +1,7 @@
 """The loss's schedules, GECO, learning rates and collapse monitors, by their definitions."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -55,6 +56,8 @@ def test_schedules_set_the_weights_of_their_terms() -> None:
     torch.testing.assert_close(middle.total, middle.reconstruction + 0.25 * middle.latent_kl + 2.25 * middle.mask_kl)
     torch.testing.assert_close(last, monet_loss(output, images, CONFIG))
     torch.testing.assert_close(objective.unscheduled(output, images), last)
+    wide = replace(CONFIG, sigma_background=3 * CONFIG.sigma_background, sigma_foreground=3 * CONFIG.sigma_foreground)
+    torch.testing.assert_close(first.reconstruction, monet_loss(output, images, wide).reconstruction)
     # random pixels are far likelier under a wider Gaussian
     assert (first.reconstruction < middle.reconstruction).all()
     assert (middle.reconstruction < last.reconstruction).all()

@@ -185,6 +185,18 @@ def test_background_is_where_it_is_seen():
     assert geometry.centroid[2] == pytest.approx(2.5)
 
 
+def test_a_patch_flush_with_what_surrounds_it_may_be_the_face_of_an_object():
+    """Its middle then lies behind it, so that along the ray it is far less certain than it is flat."""
+    masks = np.zeros((2, 64, 64), np.float32)
+    masks[1, 24:40, 24:40] = 1.0
+    masks[0] = 1.0 - masks[1]
+    lens = Intrinsics(fx=60.0, fy=60.0, cx=31.5, cy=31.5, width=64, height=64)
+    patch = slot_geometry(masks, Region(0, 0, 64, 64), np.full((64, 64), 2.0), lens)[1]
+    assert patch is not None
+    assert patch.background
+    assert 0.1 < np.sqrt(patch.covariance[2, 2]) < 0.3, "its width is half a metre"
+
+
 def test_holes_do_not_move_the_centre():
     rng = np.random.default_rng(0)
 

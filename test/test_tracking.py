@@ -254,6 +254,15 @@ def test_an_object_where_the_wall_was_does_not_become_the_wall():
     assert ids.tolist() == [2, 1, 0]
 
 
+def test_absence_is_counted_from_the_first_frame_without_an_object():
+    """A slow network must not lose its objects between two frames that lie further apart than `max_absence`."""
+    tracker = Tracker(TrackerSettings(max_absence=1.0))
+    there, gone = scene(disc(6, 6, 3)), np.stack([np.ones((SIZE, SIZE)), np.zeros((SIZE, SIZE))])
+    frames = [(0.0, there), (2.0, there), (4.0, there), (6.0, gone), (8.0, there)]
+    ids = [tracker.update(masks, *latents(0, 1), stamp=stamp).tolist() for stamp, masks in frames]
+    assert (ids[0], ids[-1]) == ([0, 1], [0, 1])
+
+
 def test_an_object_in_the_slot_of_a_wall_does_not_become_the_wall():
     """Also where it lies on the wall and looks like it."""
     tracker = Tracker()
