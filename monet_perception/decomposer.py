@@ -27,6 +27,8 @@ from monet_perception.region import Region, centre_square, resize
 __all__ = ["Decomposer", "DeviceError"]
 
 Frames = NDArray[np.uint8]
+CROPS = ("centre", "whole")
+"""What the network sees of a frame that is not square."""
 
 
 class Decomposer:
@@ -70,8 +72,8 @@ class Decomposer:
         threads: int | None = None,
         quantised: bool = False,
     ) -> None:
-        if crop not in ("centre", "whole"):
-            raise ValueError(f"crop is {crop!r}; it must be one of centre, whole")
+        if crop not in CROPS:
+            raise ValueError(f"crop is {crop!r}; it must be one of {', '.join(CROPS)}")
         choice = choose(backend, device, precision, threads, quantised)
         self.info, weights = read_tensors(checkpoint)
         self.config: MonetConfig = self.info.config

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from monet_perception.backends.graphs import GraphError
 from monet_perception.backends.openvino_backend import OpenVinoError
 from monet_perception.backends.selection import BACKENDS
+from monet_perception.backends.torch_backend import PRECISIONS
 from monet_perception.checkpoint import CheckpointError
-from monet_perception.decomposer import Decomposer
+from monet_perception.decomposer import CROPS, Decomposer
 from monet_perception.decomposition import Decomposition
 from monet_perception.labels import fit_labels
 from train.data.store import Store
@@ -140,15 +141,13 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     """The options of every command that decomposes: where and how the network runs."""
     group = parser.add_argument_group("inference (the defaults are the node's, but for --crop)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: %(default)s)")
-    group.add_argument(
-        "--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="(default: %(default)s)"
-    )
+    group.add_argument("--precision", default="auto", choices=PRECISIONS, help="(default: %(default)s)")
     group.add_argument("--backend", default="auto", choices=BACKENDS, help="(default: %(default)s)")
     group.add_argument("--quantised", action="store_true", help="8-bit integers in the encoder, on CPUs")
     group.add_argument(
         "--crop",
         default="whole",
-        choices=("whole", "centre"),
+        choices=CROPS,
         help="what of a frame that is not square the network sees: all of it, squashed, or the centre square "
         "(default: %(default)s; square frames are the same in both)",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,9 @@ from monet_perception.networks.initialisation import LAYERS
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Precisions of 16 bits; fp16 is for GPUs that don't compute in bf16."""
+PRECISIONS = ("auto", "fp32", *HALVES)
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+"""Names of devices; whether one exists is another question."""
 
 
 class DeviceError(RuntimeError):
@@ -27,11 +31,11 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         DeviceError: it does not, or the name is none of these.
     """
+    if not DEVICE.fullmatch(name):
+        raise DeviceError(f"device {name!r} is unknown; choose auto, cpu, cuda or cuda:N")
     if name == "auto":
         return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise DeviceError(f"device {name!r} is unknown; choose auto, cpu, cuda or cuda:N")
     if kind == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -52,8 +56,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
     Raises:
         ValueError: the name is none of these.
     """
-    if name not in ("auto", "fp32", *HALVES):
-        raise ValueError(f"precision {name!r} is unknown; choose auto, fp32, bf16 or fp16")
+    if name not in PRECISIONS:
+        raise ValueError(f"precision {name!r} is unknown; choose one of {', '.join(PRECISIONS)}")
     if name != "auto":
         return name
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from monet_perception.backends.selection import BACKENDS
+from monet_perception.backends.torch_backend import DEVICE, PRECISIONS
 from monet_perception.checkpoint import DEFAULT_CHECKPOINT
+from monet_perception.decomposer import CROPS
 from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.inputs import DEPTH_TRANSPORTS, TRANSPORTS
 from monet_perception.nodes.parameters import Spec
@@ -14,7 +14,7 @@ from monet_perception.tracking import TrackerSettings
 
 
 def _device_fault(value: str) -> str | None:
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+    if DEVICE.fullmatch(value):
         return None
     return f"device is {value!r}; it must be auto, cpu, cuda or cuda:N"
 
@@ -31,7 +31,7 @@ SPECS = (
         "precision",
         "auto",
         "Arithmetic of the network; auto: bf16 on GPUs, and on CPUs with openvino, that have it, else fp32.",
-        choices=("auto", "fp32", "bf16", "fp16"),
+        choices=PRECISIONS,
     ),
     Spec(
         "backend",
@@ -57,7 +57,7 @@ SPECS = (
         "crop",
         "centre",
         "What the network sees: the largest square in the centre, or the whole image squashed.",
-        choices=("centre", "whole"),
+        choices=CROPS,
     ),
     Spec(
         "rectified",
