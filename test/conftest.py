@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
+import pytest
 from hypothesis import settings
 
 
@@ -28,6 +29,11 @@ def claim_domain() -> tuple[int, IO[bytes]]:
             continue
         return domain, lock
     raise RuntimeError("all of the ROS domains 1 to 100 are held by test runs on this machine")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than cores: a quarter of the time tests wait, for the processes that they start."""
+    return (os.cpu_count() or 1) + 1
 
 
 DOMAIN, DOMAIN_LOCK = claim_domain()

@@ -47,6 +47,30 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def run_here(module: str, arguments: list[str], folder: Path) -> tuple[int, str, str]:
+    """What `python -m MODULE` ends with and says, in this process, which has imported most of what modules import."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as said,
+        contextlib.redirect_stderr(io.StringIO()) as faults,
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message=".* found in sys.modules")
+        patch.chdir(folder)
+        patch.syspath_prepend(ROOT)
+        patch.setattr(sys, "argv", [module, *arguments])
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return code, said.getvalue(), faults.getvalue()
+
+
 def test_blocks_are_of_languages_that_are_tested():
     assert languages() == {"bash", "python", "yaml"}
 
@@ -122,8 +146,16 @@ def test_bash_block_runs(block: Block, checkout):
         if command.startswith("make "):  # the test is itself run by one of them
             assert run(["bash", "-c", command.replace("make", "make --dry-run", 1)], ROOT).returncode == 0, command
             continue
-        done = run(["bash", "-c", shorter(command)], checkout)
-        assert done.returncode == 0, f"{block}: {command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        code, said, faults = run_as_in_a_shell(shorter(command), checkout)
+        assert code == 0, f"{block}: {command}\n{said[-2000:]}\n{faults[-4000:]}"
+
+
+def run_as_in_a_shell(command: str, folder: Path) -> tuple[int, str, str]:
+    words = shlex.split(command)
+    if command.startswith("python -m train.") and not set(command) & set("*?|&;<>$`"):
+        return run_here(words[2], words[3:], folder)
+    done = run(["bash", "-c", command], folder)
+    return done.returncode, done.stdout, done.stderr
 
 
 # Bash that can't run here: what it names exists.
@@ -140,20 +172,9 @@ def help_of(program: str) -> str:
         done = run(words, ROOT)
         assert done.returncode == 0, done.stderr
         return done.stdout
-    # In this process, which has imported most of what they import.
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(io.StringIO()) as told,
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", message=".* found in sys.modules")
-        patch.chdir(ROOT)
-        patch.syspath_prepend(ROOT)
-        patch.setattr(sys, "argv", words[2:])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_module(words[2], run_name="__main__", alter_sys=True)
-    assert not ended.value.code, program
-    return told.getvalue()
+    code, told, _ = run_here(words[2], words[3:], ROOT)
+    assert code == 0, program
+    return told
 
 
 def check_training(command: str) -> None:
