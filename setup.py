@@ -43,7 +43,7 @@ EXTRAS = {
     ],
     "demo": ["rich>=13", "rosbags>=0.11"],  # to read recordings, and to show what comes of them
     "train": [
-        "jsonargparse[signatures]>=4.49",
+        "jsonargparse[signatures]>=4.50",
         "lightning>=2.6",
         "matplotlib>=3.9",
         "onnx>=1.18",

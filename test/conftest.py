@@ -31,6 +31,7 @@ def claim_domain() -> tuple[int, IO[bytes]]:
     raise RuntimeError("all of the ROS domains 1 to 100 are held by test runs on this machine")
 
 
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is installed
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One more than cores: a quarter of the time tests wait, for the processes that they start."""
     return (os.cpu_count() or 1) + 1

@@ -214,7 +214,6 @@ def test_values_that_can_not_be_stored_are_refused_and_the_old_file_stays(
 KILL_WRITERS = """
 import itertools, os, signal, sys, time
 from monet_perception.checkpoint import load_checkpoint, save_checkpoint
-from monet_perception.files import write_text
 from monet_perception.networks import Monet, MonetConfig
 monet = Monet(MonetConfig(attention="unet", slots=3, image_size=16, unet_channels=(64, 64), latent_size=2))
 save_checkpoint(sys.argv[1], monet, dataset="rooms", steps=-1)

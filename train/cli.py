@@ -149,7 +149,7 @@ class RunCLI(LightningCLI):
         if isinstance(own, dict) and _seed(own.get("seed_everything", seed)) != seed:
             raise RunError(
                 f"{run} was trained with seed {own['seed_everything']}, which gave its weights and the order of its "
-                f"images: seed {seed} needs a new run (--run)"
+                f"images: go on with --seed_everything {own['seed_everything']}, or begin a new run (--run) with {seed}"
             )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -198,7 +198,9 @@ class ClassTask(SupervisedTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         classes = self.train_classes(batch["labels"], batch["index"])
-        loss = F.cross_entropy(self(unit_images(batch["images"])), classes, ignore_index=UNKNOWN)
+        logits = self(unit_images(batch["images"]))
+        total = F.cross_entropy(logits, classes, ignore_index=UNKNOWN, reduction="sum")
+        loss = total / (classes != UNKNOWN).sum().clamp(min=1)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 

@@ -336,7 +336,10 @@ class DecomposeNode(LifecycleNode):
         outputs.publish_rest(frame, wanted, style)
         self._statistics.answered(latency)
         if locate:
-            self._statistics.located(found=frame.depth is not None, fault=frame.depth_fault)
+            found = any(geometry is not None for geometry in frame.geometries)
+            self._statistics.located(
+                found=found, fault=frame.depth_fault or ("" if found else "no slot has measured depth")
+            )
         if time.monotonic() - self._assessed > self._settings["diagnostics_period"]:
             self._assess(pipeline, frame)
 

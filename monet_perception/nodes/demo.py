@@ -107,7 +107,7 @@ class Demo:
 
     def _finish(self) -> int:
         """Ends the viewer, which then writes its pictures, and after it the others."""
-        codes = {}
+        codes, hung = {}, set()
         for name in ("viewer", "camera", "decompose"):
             if name not in self._running:  # it ended before all were started
                 continue
@@ -118,12 +118,13 @@ class Demo:
                 codes[name] = process.wait(WRITING if name == "viewer" else ENDING)
             except subprocess.TimeoutExpired:
                 process.kill()
+                hung.add(name)
                 codes[name] = process.wait()
         if codes.get("viewer") == 0:
             return 0
         if codes.get("viewer") == NOT_WRITTEN:  # it has said why
             return 1
-        if codes.get("viewer") == -signal.SIGKILL:
+        if "viewer" in hung:
             print(f"\nThe pictures were not finished within {WRITING:.0f} s.", file=sys.stderr)
             return 1
         print(f"\nNo slots arrived. What decompose said ({self._log}):", file=sys.stderr)

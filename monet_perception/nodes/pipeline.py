@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +22,8 @@ from monet_perception.raw_images import MessageError
 from monet_perception.scene_tracker import SceneTracker
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 
+KEPT = 30
+"""Images whose delay is remembered."""
 Depth = tuple[NDArray[np.float32], Intrinsics]
 """A depth image [h, w] in metres, and the intrinsics of the image that it is registered to."""
 
@@ -69,7 +72,9 @@ class Pipeline:
     depth: DepthMatcher
     depth_broken: Callable[[MessageError], None]
     rectified: bool
-    _ahead: float = field(default=0.0, init=False, repr=False)  # seconds of stamps before the times of reception
+    # Of the last images that have a stamp, by how many seconds it was ahead of their reception.
+    _ahead: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT), init=False, repr=False)
+    _moment: float = field(default=0.0, init=False, repr=False)  # of the last image
 
     def run(
         self, message: Image | CompressedImage, *, received: float, reconstruct: bool, locate: bool
@@ -90,7 +95,7 @@ class Pipeline:
             self.depth.expect(header)
         image = to_rgb(message)
         decomposition, model_id = self.network.decompose(image, reconstruct=reconstruct)
-        track_ids = self.tracker.follow(decomposition, self._moment(header, received))
+        track_ids = self.tracker.follow(decomposition, self._next_moment(header, received))
         if locate:  # looked up after the network ran, because that gives depth time to arrive
             depth, depth_fault = self._depth(header, decomposition)
         geometries: Sequence[SlotGeometry | None] = [None] * len(decomposition.masks)
@@ -110,13 +115,18 @@ class Pipeline:
             decomposition = replace(decomposition, reconstructions=reconstructions)
         return assess(decomposition)
 
-    def _moment(self, header: Header, received: float) -> float:
+    def _next_moment(self, header: Header, received: float) -> float:
         """When an image was taken, in seconds."""
         stamp = stamp_nanoseconds(header) / NANOSECONDS
-        if not stamp:
-            return received + self._ahead
-        self._ahead = stamp - received
-        return stamp
+        if stamp:
+            self._ahead.append(stamp - received)
+            self._moment = stamp
+        elif self._ahead:
+            # As if it had been under way for as long as the slowest: later than it was, the next would lie before it.
+            self._moment = max(self._moment, received + min(self._ahead))
+        else:
+            self._moment = received
+        return self._moment
 
     def _depth(self, header: Header, decomposition: Decomposition) -> tuple[Depth | None, str]:
         """Depth of an image, None if there is none, and what is wrong with it."""
@@ -125,9 +135,9 @@ class Pipeline:
             intrinsics = to_intrinsics(info, rectified=self.rectified)
             check_size(intrinsics, decomposition.source_width, decomposition.source_height)
             metres = to_metres(image)
-            if not measures_anything(metres):
-                return None, "no pixel of the depth image holds a measurement: the camera may be covered, or too near"
             doubt = _other_frame(header.frame_id, image.header.frame_id) or _other_aspect(metres, decomposition)
+            if not measures_anything(metres):  # with an empty cloud all the same, or viewers would keep the last one
+                doubt = "no pixel of the depth image holds a measurement: the camera may be covered, or too near"
             return (metres, intrinsics), doubt
         except NoDepthError as error:
             return None, str(error)

@@ -224,7 +224,7 @@ def _run(arguments: list[str], pictures: Pictures | None, show: bool) -> int:
             node.destroy_node()
     for line in node.tally.lines():
         console.print(line, soft_wrap=True)
-    if pictures is not None and pictures.animation:
+    if pictures is not None and pictures.animation and node.tally.slots:
         console.print("drawing the animation, which takes up to a minute")
     written = pictures.close() if pictures is not None else []
     for path in written:
