@@ -142,6 +142,10 @@ class RunCLI(LightningCLI):
             ) from error
         # Not a file's: those that earlier versions wrote ask for it, and would train over a run in the folder.
         self.config["resume"] = _resuming(args)[0].resume
+        self._check_seed()
+
+    def _check_seed(self) -> None:
+        """Raises RunError for a negative seed, and for another than that of the run that is resumed."""
         seed, run = _seed(self.config["seed_everything"]), Path(self.config["run"])
         if seed < 0:
             raise RunError(f"--seed_everything must not be negative, got {seed}")

@@ -54,10 +54,9 @@ def read_training(checkpoint: Path, steps: int) -> Training | None:
         OSError: a file of the run can't be read.
     """
     run = checkpoint.parent
-    config = read_config(run)
-    minutes = _minutes(run, steps)
+    config, validations = read_config(run), read_validations(run)
     try:
-        return _training(config, run, steps, minutes)
+        return _training(config, run, steps, validations)
     except (AttributeError, KeyError, TypeError, ValueError):  # of another command
         return None
 
@@ -71,7 +70,7 @@ def read_config(run: Path) -> Any:
         return None
 
 
-def _training(config: Any, run: Path, steps: int, minutes: float | None) -> Training:
+def _training(config: Any, run: Path, steps: int, validations: Sequence[Mapping[str, Any]]) -> Training:
     """What a configuration says of a training; raises what comes where it isn't one of train.fit."""
     model, again = config["model"], run.with_name(f"{run.name}_again")
     if not isinstance(model["initialisation"], str):
@@ -80,9 +79,9 @@ def _training(config: Any, run: Path, steps: int, minutes: float | None) -> Trai
     images_per_step = images_per_process * _processes(config)
     return Training(
         steps=steps,
-        images=images_seen(read_validations(run), steps, images_per_step),
+        images=images_seen(validations, steps, images_per_step),
         images_per_step=images_per_step,
-        minutes=minutes,
+        minutes=_minutes(validations, steps),
         seed=int(config["seed_everything"]),
         initialisation=model["initialisation"],
         pretrained=_named(model["pretrained"]),
@@ -119,8 +118,8 @@ def _processes(config: dict[str, Any]) -> int:
     return int(config["trainer"]["num_nodes"]) * (1 if devices in ("auto", -1, "-1") else int(devices))
 
 
-def _minutes(run: Path, steps: int) -> float | None:
-    known = [line.get("minutes") for line in read_validations(run) if line["step"] <= steps]
+def _minutes(validations: Sequence[Mapping[str, Any]], steps: int) -> float | None:
+    known = [line.get("minutes") for line in validations if line["step"] <= steps]
     return float(known[-1]) if known and isinstance(known[-1], (int, float)) else None
 
 

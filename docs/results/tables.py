@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from monet_perception.files import write_text
 from train.report import THESIS_TABLES, Score
 
@@ -266,11 +268,10 @@ def transfer() -> str:
         found = scores.entry("tabletop_test", run)["by_objects"]
         row = [label, *_three(scores.entry("tabletop_test", run)["scores"])]
         for counts in (range(3, 7), range(7, 11)):
-            images = [found[str(count)]["images"] for count in counts]
+            group = [found[str(count)] for count in counts]
+            images = [one["images"] for one in group]
             for name in ("ari", "msc"):
-                values = [found[str(count)][name] for count in counts]
-                mean = sum(n * value for n, value in zip(images, values, strict=True)) / sum(images)
-                row.append(number(mean, name))
+                row.append(number(float(np.average([one[name] for one in group], weights=images)), name))
         rows.append(row)
     groups = [f"{count} objects: {score} (%)" for count in ("3 to 6", "7 to 10") for score in ("ARI", "MSC")]
     return markdown(["network", "ARI (%)", "MSC (%)", "MSE (1e-3)", *groups], rows)

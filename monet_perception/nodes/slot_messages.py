@@ -61,9 +61,7 @@ def slot_array(
         source_width=decomposition.source_width,
         roi=RegionOfInterest(x_offset=roi.x, y_offset=roi.y, width=roi.width, height=roi.height),
     )
-    area = mask_area(decomposition.masks)
-    # Where there is depth, the geometry says which slots are background.
-    background = background_slots(decomposition.masks) if None in geometries else None
+    area, background = mask_area(decomposition.masks), background_slots(decomposition.masks)
     for k in range(len(masks)):
         slot = Slot(
             index=k,
@@ -72,7 +70,7 @@ def slot_array(
             latent_mean=float_array(decomposition.latent_mean[k]),
             latent_log_sigma=float_array(decomposition.latent_log_sigma[k]),
             mask=image_message(header, masks[k], mask_encoding),
-            background=background is not None and bool(background[k]),
+            background=bool(background[k]),
             occluding_share=math.nan,
         )
         if reconstructions is not None:
