@@ -4,6 +4,7 @@
     python -m train.render rooms --variant identical_color --count 1000 --seed 3 --store data/rooms_same
     python -m train.render tabletop --count 30000 --size 64 --shadow-size 0 --store data/tabletop64
     python -m train.render clutter --count 60000 --seed 20 --store data/clutter64
+    python -m train.render household --photographs /usr/share/backgrounds --count 60000 --seed 40 --store data/household64
     python -m train.render rooms --variant six_objects --count 1000 --tfrecords data/published
     python -m train.render rooms --sequence room.mcap --seconds 15 --rate 10
     python -m train.render overview --output overview.png
@@ -33,9 +34,10 @@ from train.data.manifest import StoreError
 from train.data.multi_object import import_tensorflow
 
 try:
+    from train.scenes.assets import Sources
     from train.scenes.clip import write_clip
     from train.scenes.drawing import RenderJob, draw_store, usable_cores
-    from train.scenes.kinds import KINDS
+    from train.scenes.kinds import KINDS, drawable
     from train.scenes.overview import overview
     from train.scenes.renderer import RenderError
     from train.scenes.rooms import RoomVariant
@@ -45,6 +47,9 @@ except ImportError as error:
     if __name__ != "__main__":
         raise
     sys.exit(f"error: {error}")
+
+
+FURNITURE = Path("/usr/share/sweethome3d/furniture")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +95,10 @@ def _check_targets(options: argparse.Namespace) -> None:
 def _render_store(options: argparse.Namespace) -> None:
     kind = options.kind_of(options)
     size = options.size or KINDS[kind].size
-    job = RenderJob(kind, options.count, options.seed, size, size, options.depth, _shadow_size(options), options.split)
+    job = RenderJob(
+        kind, options.count, options.seed, size, size, options.depth, _shadow_size(options), options.split,
+        sources=_sources(options),
+    )  # fmt: skip
     with _bar(options.count, "scene") as bar:
         store = draw_store(
             job, options.store, processes=options.processes, overwrite=options.overwrite, progress=bar.update
@@ -125,10 +133,15 @@ def _render_sequence(options: argparse.Namespace) -> None:
 def _render_overview(options: argparse.Namespace) -> None:
     if not cv2.haveImageWriter(str(options.output)):
         raise ValueError(f"{options.output} doesn't end as a picture does that can be written, such as .png or .jpg")
-    page = overview(options.columns, options.seed)
+    page = overview(options.columns, options.seed, _sources(options))
     with replacing(options.output) as temporary:
         cv2.imwrite(str(temporary), cv2.cvtColor(page, cv2.COLOR_RGB2BGR))
-    print(f"{options.output}: {', '.join(KINDS)}.")
+    print(f"{options.output}: {', '.join(drawable(_sources(options)))}.")
+
+
+def _sources(options: argparse.Namespace) -> Sources | None:
+    """Others' files that household scenes are made of; None for scenes that need none."""
+    return Sources(tuple(options.models), tuple(options.photographs)) if options.models else None
 
 
 def _shadow_size(options: argparse.Namespace) -> int:
@@ -149,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="SCENES")
-    for add in (_add_rooms, _add_tabletop, _add_clutter, _add_overview):
+    for add in (_add_rooms, _add_tabletop, _add_clutter, _add_household, _add_overview):
         add(commands)
     return parser
 
@@ -194,12 +207,38 @@ def _add_clutter(commands: Any) -> None:
     parser.set_defaults(kind_of=lambda options: "clutter")
 
 
+def _add_household(commands: Any) -> None:
+    parser, _ = _command(
+        commands,
+        "household",
+        "3D models on photographed surfaces, for supervised pre-training that holds on real cameras, 64x64",
+        f"--models {FURNITURE} my_models --photographs photos --count 60000 --store data/household",
+    )
+    _add_sources(parser, FURNITURE)
+    parser.set_defaults(kind_of=lambda options: "household")
+
+
+def _add_sources(parser: argparse.ArgumentParser, *models: Path) -> None:
+    default = f"{models[0]}, of Debian's sweethome3d-furniture" if models else "no household scenes"
+    help = f"3D models: files, folders of them, or catalogues of Sweet Home 3D [{default}]"
+    parser.add_argument("--models", nargs="+", type=Path, default=models, help=help)
+    parser.add_argument(
+        "--photographs",
+        nargs="+",
+        type=Path,
+        default=(),
+        metavar="FOLDER",
+        help="of pictures that surfaces show pieces of; any will do that show few objects [patterns]",
+    )
+
+
 def _add_overview(commands: Any) -> None:
     help = "a page that shows every kind"
     parser = commands.add_parser("overview", help=help, epilog="python -m train.render overview --output overview.png")
     parser.add_argument("--output", type=Path, required=True, help="picture to make")
     parser.add_argument("--columns", type=positive, default=10, help="scenes of each kind [10]")
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the scenes [0]")
+    _add_sources(parser)
     parser.set_defaults(run=_render_overview)
 
 
@@ -227,7 +266,7 @@ def _command(commands: Any, name: str, help: str, example: str) -> tuple[argpars
     parser.add_argument(
         "--processes", type=positive, default=usable_cores(), metavar="P", help="that draw [one for each core]"
     )
-    parser.set_defaults(run=_render, sequence=None)
+    parser.set_defaults(run=_render, sequence=None, models=(), photographs=())
     return parser, target
 
 

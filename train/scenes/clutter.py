@@ -8,16 +8,16 @@ background), patterns, planes behind, camera and lights.
 from __future__ import annotations
 
 import colorsys
+import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from train.data.layout import FactorInfo
-from train.scenes.scene import IDENTITY, Camera, Colour, Light, SimulatedScene, Thing, Vector, yaw_rotation
+from train.scenes.scene import IDENTITY, Colour, SimulatedScene, Thing, Vector, yaw_rotation
 from train.scenes.shapes import SHAPES as ALL_SHAPES
+from train.scenes.staging import DISTANCE, Item, View, random_rotation, sample_background, sample_lights, sample_view
 from train.scenes.textures import COUNT as TEXTURES
 
 OBJECTS = (1, 6)
@@ -30,50 +30,32 @@ FACTORS: dict[str, FactorInfo] = {
 }
 APPARENT_RADIUS = (0.11, 0.42)
 """Of objects, in units of half the picture."""
-DISTANCE = (1.6, 6.0)
-_FAR_PLANE = 25.0
 
 Hsv = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class _Item:
-    thing: Thing
+class _Item(Item):
     hsv: Hsv
-    radius: float
-    """Of the sphere around it, metres."""
-    across: float
-    up: float
-    distance: float
-    apparent: float
-    """Radius as it is seen, in units of half the picture."""
-
-    def clear_of(self, other: _Item) -> bool:
-        """Whether both stand apart and the nearer one leaves enough of the other."""
-        between = math.dist(self.thing.position, other.thing.position)
-        if between < 0.85 * (self.radius + other.radius):
-            return False
-        near, far = (self, other) if self.distance < other.distance else (other, self)
-        return math.hypot(near.across - far.across, near.up - far.up) > near.apparent - 0.2 * far.apparent
 
 
 def sample_clutter(generator: np.random.Generator) -> SimulatedScene:
     """A scene drawn at random."""
     grounded = generator.random() < 0.65
-    camera, tilt = _sample_camera(generator)
-    background = _sample_background(generator, camera, grounded)
+    view = sample_view(generator)
+    background = sample_background(generator, view.camera, grounded, functools.partial(_surface, generator))
     paint = _Paint(generator, background[0].colour)
     count = int(generator.integers(OBJECTS[0], OBJECTS[1] + 1))
     items: list[_Item] = []
     for _ in range(40 * count):  # then it stays at the ones that found room
-        item = _sample_item(generator, camera, tilt, grounded, label=1 + len(items), paint=paint)
+        item = _sample_item(generator, view, grounded, label=1 + len(items), paint=paint)
         if item is not None and all(item.clear_of(other) for other in items):
             items.append(item)
             if len(items) == count:
                 break
     things = [*background, *(item.thing for item in items)]
     sky = generator.random() < 0.7
-    return SimulatedScene(things, camera, _sample_lights(generator), _factors(items), sky=sky)
+    return SimulatedScene(things, view.camera, sample_lights(generator), _factors(items), sky=sky)
 
 
 class _Paint:
@@ -108,80 +90,37 @@ def random_texture(generator: np.random.Generator) -> int:
     return int(generator.integers(TEXTURES))
 
 
-def random_rotation(generator: np.random.Generator) -> tuple[float, ...]:
-    """3x3, row by row; uniform over all rotations."""
-    return tuple(Rotation.from_quat(generator.normal(size=4)).as_matrix().ravel().tolist())
-
-
-def _sample_camera(generator: np.random.Generator) -> tuple[Camera, float]:
-    """A camera above the origin that looks along x, more or less, and half its view in radians."""
-    height = generator.uniform(0.7, 3.2)
-    looked_at = generator.uniform(1.8, 9.0)
-    pitch = -math.atan2(height - 0.4, looked_at) + math.radians(generator.uniform(-8, 12))
-    roll = math.radians(generator.uniform(-10, 10)) if generator.random() < 0.3 else 0.0
-    view = generator.uniform(40, 75)
-    return Camera.looking((0.0, 0.0, height), 0.0, pitch, view, roll), math.radians(view) / 2
-
-
-def _sample_background(generator: np.random.Generator, camera: Camera, grounded: bool) -> list[Thing]:
-    """The ground or a wall first, then planes behind."""
-    things: list[Thing] = []
-    if grounded:
-        things.append(_surface(generator, (40.0, 40.0, 0.5), (0.0, 0.0, -0.5)))
-    for _ in range(int(generator.integers(0 if grounded else 1, 4))):
-        things.append(_plane_behind(generator, camera, generator.uniform(5.5, 12.0)))
-    if generator.random() < (0.5 if grounded else 1.0):
-        things.append(_plane_behind(generator, camera, _FAR_PLANE, facing=True))
-    return things
-
-
 def _surface(
-    generator: np.random.Generator, size: Vector, position: Vector, rotation: tuple[float, ...] = IDENTITY
+    generator: np.random.Generator,
+    size: Vector,
+    position: Vector,
+    rotation: tuple[float, ...] = IDENTITY,
+    *,
+    far: bool = False,
 ) -> Thing:
     hsv = random_hsv(generator, saturated=generator.random() < 0.7)
     texture = random_texture(generator) if generator.random() < 0.3 else None
     return Thing("box", size, position, colorsys.hsv_to_rgb(*hsv), 0, rotation, texture=texture, specular=0.05)
 
 
-def _plane_behind(generator: np.random.Generator, camera: Camera, distance: float, facing: bool = False) -> Thing:
-    """A large tilted slab, `distance` metres along the view; a smaller one may leave the sky in view."""
-    ahead, down, right = camera.rotation[:, 2], camera.rotation[:, 1], camera.rotation[:, 0]
-    turn, tilt = (0.0, 0.0) if facing else generator.uniform([-0.8, -0.35], [0.8, 0.35]).tolist()
-    normal = ahead + math.tan(turn) * right + math.tan(tilt) * down
-    normal /= np.linalg.norm(normal)
-    side = np.cross(normal, -down)
-    side /= np.linalg.norm(side)
-    axes = np.stack([side, np.cross(normal, side), normal], axis=1)
-    wide, high = (30.0, 30.0) if facing else generator.uniform([2.0, 1.2], [9.0, 7.0]).tolist()
-    centre = np.array(camera.position) + distance * ahead
-    if not facing:
-        centre = centre + generator.uniform(-3, 3) * right + generator.uniform(-1, 2.5) * down
-    x, y, z = centre.tolist()
-    return _surface(generator, (wide, high, 0.2), (x, y, z), tuple(axes.ravel().tolist()))
-
-
-def _sample_item(
-    generator: np.random.Generator, camera: Camera, half_view: float, grounded: bool, label: int, paint: _Paint
-) -> _Item | None:
+def _sample_item(generator: np.random.Generator, view: View, grounded: bool, label: int, paint: _Paint) -> _Item | None:
     """An object in view, or None where this draw isn't."""
     shape, across, up, near, large, wide, deep, standing, yaw = generator.random(9).tolist()
-    scale = math.tan(half_view)
     across, up = 1.8 * across - 0.9, 1.8 * up - 0.9
     depth = DISTANCE[0] + near * (DISTANCE[1] - DISTANCE[0])
     apparent = APPARENT_RADIUS[0] * (APPARENT_RADIUS[1] / APPARENT_RADIUS[0]) ** large
-    size = apparent * depth * scale
+    size = apparent * depth * view.tangent
     name = SHAPES[int(shape * len(SHAPES))]
     half = _proportions(name, size, wide, deep)
     rotation = yaw_rotation(2 * math.pi * yaw) if standing < 0.6 else random_rotation(generator)
-    axes = camera.rotation
-    point: NDArray[np.float64] = np.array(camera.position) + axes @ (across * scale * depth, -up * scale * depth, depth)
+    point = view.point(across, up, depth)
     if grounded:
         upright = sum(abs(rotation[6 + axis]) * half[axis] for axis in range(3))  # of the box around it
         point[2] = upright if standing < 0.8 else max(point[2], upright)
-        right, down, depth = (axes.T @ (point - camera.position)).tolist()
+        across, up, depth = view.seen(point)
         if depth < 1.0:
             return None
-        across, up, apparent = right / depth / scale, -down / depth / scale, size / depth / scale
+        apparent = size / depth / view.tangent
         if max(abs(across), abs(up)) > 0.95 or apparent > 1.3 * APPARENT_RADIUS[1]:
             return None
     hsv, texture = paint.sample()
@@ -190,7 +129,7 @@ def _sample_item(
     thing = Thing(
         name, half, position, colorsys.hsv_to_rgb(*hsv), label, rotation, texture=texture, specular=specular
     )  # fmt: skip
-    return _Item(thing, hsv, max(half), across, up, depth, apparent)
+    return _Item(thing, max(half), across, up, depth, apparent, hsv)
 
 
 def _proportions(shape: str, size: float, wide: float, deep: float) -> tuple[float, float, float]:
@@ -203,16 +142,6 @@ def _proportions(shape: str, size: float, wide: float, deep: float) -> tuple[flo
     if shape == "torus":
         return size, size, 0.4 * size
     return width, depth, size
-
-
-def _sample_lights(generator: np.random.Generator) -> tuple[Light, ...]:
-    ambient, diffuse, specular, second, across, along, height, side = generator.random(8).tolist()
-    lamp = (8 * across - 2, 8 * along - 4, 4 + 5 * height)
-    direction = (0.3, 2 * side - 1, -0.5)
-    return (
-        Light(lamp, ambient=0.25 + 0.3 * ambient, diffuse=0.3 + 0.4 * diffuse, specular=0.5 * specular),
-        Light((0.0, 0.0, 3.0), direction, diffuse=0.25 * second, specular=0.0, directional=True),
-    )
 
 
 def _factors(items: list[_Item]) -> dict[str, list[float]]:

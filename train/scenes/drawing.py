@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from train.data.layout import StoreLayout
 from train.data.store import Store
 from train.data.store_writer import StoreWriter
-from train.scenes.kinds import KINDS, LICENCE, scene_at
+from train.scenes.assets import Sources
+from train.scenes.kinds import KINDS, scene_at
 from train.scenes.renderer import RenderError, SceneRenderer
 from train.scenes.scene import CAMERA_FIELDS, SimulatedScene
 
@@ -46,6 +47,7 @@ class RenderJob:
         shadow_size: side of the shadow map in pixels; 0: no shadows.
         split: name of the part of the data that this is.
         field_of_view: in place of the scenes' own, degrees.
+        sources: files of others that the scenes are made of.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class RenderJob:
     shadow_size: int = 0
     split: str = "train"
     field_of_view: float | None = None
+    sources: Sources | None = None
 
     @property
     def chunk(self) -> int:
@@ -67,10 +70,12 @@ class RenderJob:
     def layout(self) -> StoreLayout:
         """Of the store of these scenes."""
         kind = KINDS[self.kind]
+        options = {"kind": self.kind, "shadow_size": self.shadow_size}
+        options |= self.sources.options() if self.sources else {}
         return StoreLayout(
-            kind.dataset, self.split, source="train.render", licence=LICENCE, height=self.height, width=self.width,
+            kind.dataset, self.split, source="train.render", licence=kind.licence, height=self.height, width=self.width,
             seed=self.seed, background_labels=kind.background_labels, factors=kind.factors, entities=kind.objects,
-            camera_fields=CAMERA_FIELDS, options={"kind": self.kind, "shadow_size": self.shadow_size},
+            camera_fields=CAMERA_FIELDS, options=options,
             labels=True, depth=self.depth,
         )  # fmt: skip
 
@@ -80,9 +85,8 @@ class SceneDrawer:
 
     def __init__(self, job: RenderJob) -> None:
         self.job = job
-        kind = KINDS[job.kind]
-        textures = kind.textures() if kind.textures else None
-        self._renderer = SceneRenderer(job.height, job.width, shadow_size=job.shadow_size, textures=textures)
+        self._assets = KINDS[job.kind].assets(job.sources)
+        self._renderer = SceneRenderer(job.height, job.width, shadow_size=job.shadow_size, assets=self._assets)
 
     def draw(self, start: int, stop: int) -> dict[str, Any]:
         """Scenes `start` to `stop` - 1 as the arrays that `StoreWriter.write` takes."""
@@ -105,7 +109,7 @@ class SceneDrawer:
         return arrays
 
     def _scene(self, index: int) -> SimulatedScene:
-        scene = scene_at(self.job.kind, self.job.seed, index)
+        scene = scene_at(self.job.kind, self.job.seed, index, self._assets)
         if self.job.field_of_view is None:
             return scene
         camera = dataclasses.replace(scene.camera, field_of_view=self.job.field_of_view)

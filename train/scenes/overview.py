@@ -7,21 +7,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monet_perception.palette import label_colours
+from train.scenes.assets import Sources
 from train.scenes.drawing import RenderJob, SceneDrawer
-from train.scenes.kinds import KINDS
+from train.scenes.kinds import KINDS, drawable
 
 _TILE, _GAP, _TITLE = 128, 4, 22
 _BLACK = (0, 0, 0)
 
 
-def overview(columns: int = 10, seed: int = 0) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] RGB: for every kind a title, a row of images and a row of their labels in false colours."""
-    return np.vstack([_strip(name, columns, seed) for name in KINDS])
+def overview(columns: int = 10, seed: int = 0, sources: Sources | None = None) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] RGB: for every kind a title, a row of images and a row of their labels in false colours.
+
+    Without sources, the kinds that need none.
+    """
+    return np.vstack([_strip(name, columns, seed, sources) for name in drawable(sources)])
 
 
-def _strip(name: str, columns: int, seed: int) -> NDArray[np.uint8]:
+def _strip(name: str, columns: int, seed: int, sources: Sources | None) -> NDArray[np.uint8]:
     kind = KINDS[name]
-    drawer = SceneDrawer(RenderJob(name, columns, seed, kind.size, kind.size, shadow_size=kind.shadow_size))
+    job = RenderJob(
+        name,
+        columns,
+        seed,
+        kind.size,
+        kind.size,
+        shadow_size=kind.shadow_size,
+        sources=sources if kind.foreign else None,
+    )
+    drawer = SceneDrawer(job)
     arrays = drawer.draw(0, columns)
     drawer.close()
     images = _row(arrays["images"], cv2.INTER_CUBIC)

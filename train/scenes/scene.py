@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from train.scenes.film import Film
+
 Vector = tuple[float, float, float]
 Colour = tuple[float, float, float]
 """Red, green and blue in [0, 1]."""
@@ -26,11 +28,11 @@ class Thing:
     """One shape of one colour somewhere in the world.
 
     Attributes:
-        shape: a name from `shapes.SHAPES`.
+        shape: a name from `shapes.SHAPES`, or `shapes.model_shape` of a model of the renderer's.
         size: half extents along the shape's own axes, metres.
         position: of its centre, metres.
         rotation: from its own axes to the world's, 3x3, row by row.
-        colour: of its surface; a texture is multiplied by it.
+        colour: of its surface; a texture and a model's own colours are multiplied by it.
         label: what the label image shows where it is visible.
         texture: number of a texture of the renderer, or None.
         specular, shininess, reflectance: of the surface, [0, 1].
@@ -114,6 +116,7 @@ class SimulatedScene:
         lights: at most 8.
         factors: by name, the values of the objects 0, 1, ...
         sky: whether the sky is drawn where nothing else is; black otherwise.
+        film: how the camera shows it, or None: as it is.
     """
 
     things: Sequence[Thing]
@@ -121,6 +124,7 @@ class SimulatedScene:
     lights: Sequence[Light]
     factors: Mapping[str, Sequence[float]] = field(default_factory=dict)
     sky: bool = True
+    film: Film | None = None
 
 
 def yaw_rotation(yaw: float) -> tuple[float, ...]:

@@ -90,6 +90,17 @@ MESHES: dict[str, Callable[[], Triangles]] = {
 SMOOTH = {"cone", "frustum", "torus"}
 """Meshes that stand for curved surfaces; the others show their faces."""
 SHAPES = (*SOLIDS, *MESHES)
+_MODEL = "model "
+
+
+def model_shape(number: int) -> str:
+    """The name of the shape that is a model of the renderer's."""
+    return f"{_MODEL}{number}"
+
+
+def model_number(shape: str) -> int | None:
+    """The number of the model that a shape names, or None where it names no model."""
+    return int(shape.removeprefix(_MODEL)) if shape.startswith(_MODEL) else None
 
 
 def normals_of(name: str, triangles: Triangles) -> Triangles:
