@@ -57,7 +57,7 @@ EXTRAS = {
         "torchmetrics>=1.7",
         "tqdm>=4.66",
     ],
-    "render": ["mujoco>=3.3", "pillow>=10", "rosbags>=0.11", "tqdm>=4.66", "trimesh>=4.4"],
+    "render": ["mujoco>=3.3", "pillow>=10", "rosbags>=0.11", "tqdm>=4.66", "trimesh>=4.6"],
     "tensorflow": ["tensorflow-cpu>=2.19"],
     "explore": ["gradio>=6"],
     "openvino": ["openvino>=2025.0"],  # nearly twice as fast as ONNX Runtime on CPUs that compute in bf16

@@ -35,16 +35,11 @@ from benchmarks.targets import MissedError
 from monet_perception.backends.graphs import GraphError
 from monet_perception.backends.openvino_backend import OpenVinoError
 from monet_perception.backends.quantisation import quantise, quantised_paths, read_frames
-from monet_perception.checkpoint import (
-    DEFAULT_CHECKPOINT,
-    load_checkpoint,
-    read_info,
-    read_tensors,
-    save_checkpoint,
-)
+from monet_perception.checkpoint import load_checkpoint, read_info, read_tensors, save_checkpoint
 from monet_perception.decomposer import Decomposer
 from monet_perception.files import write_text
 from monet_perception.networks import PRESETS, Monet
+from monet_perception.shipped import DEFAULT_CHECKPOINT, checkpoint_path
 from train import report
 from train.arguments import positive
 from train.command import run_command
@@ -239,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.inference", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     network = parser.add_mutually_exclusive_group()
-    network.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT)
+    network.add_argument("--checkpoint", type=checkpoint_path, default=DEFAULT_CHECKPOINT)
     network.add_argument("--preset", choices=PRESETS, help="fresh weights instead of a checkpoint's")
     parser.add_argument("--frames", type=Path, help=".npy of uint8 [N, H, W, 3] to compare masks on (default: noise)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

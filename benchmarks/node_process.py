@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monet_perception.checkpoint import DEFAULT_CHECKPOINT, save_checkpoint
+from monet_perception.checkpoint import save_checkpoint
 from monet_perception.networks import PRESETS, Monet
+from monet_perception.shipped import DEFAULT_CHECKPOINT
 
 if TYPE_CHECKING:  # the bare network's process shall know nothing of ROS
     from rclpy.executors import Executor

@@ -31,7 +31,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
-from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.decomposer import Decomposer
 from monet_perception.decomposition import Decomposition
@@ -39,6 +38,7 @@ from monet_perception.geometry import SlotGeometry, slot_geometry
 from monet_perception.labels import FIRST_OBJECT_LABEL, label_masks, label_scene
 from monet_perception.recording import Frame, read_frames
 from monet_perception.scene_tracker import SceneTracker
+from monet_perception.shipped import DEFAULT_CHECKPOINT, checkpoint_path
 from monet_perception.similarity import mask_overlap
 from monet_perception.slots import MIN_AREA
 from train.arguments import fraction
@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "recordings", nargs="*", type=Path, default=[DEMO_CLIP], help="MCAP files (default: the shipped clip)"
     )
     parser.add_argument("--slots", choices=("truth", "network", "both"), default="both")
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="network (the shipped one)")
+    parser.add_argument("--checkpoint", type=checkpoint_path, default=DEFAULT_CHECKPOINT, help="network (rooms)")
     parser.add_argument(
         "--holes",
         type=fraction,

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.tracking import covering_slots, visible_labels
-from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.decomposer import Decomposer
 from monet_perception.decomposition import Decomposition
 from monet_perception.labels import label_masks
 from monet_perception.recording import Frame, read_frames
 from monet_perception.scene_tracker import SceneTracker
+from monet_perception.shipped import DEFAULT_CHECKPOINT, checkpoint_path
 from monet_perception.similarity import mask_overlap
 from monet_perception.tracking import NO_TRACK
 from train.arguments import above_zero, positive
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "recordings", nargs="*", type=Path, default=[DEMO_CLIP], help="MCAP files (default: the shipped clip)"
     )
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="network (the shipped one)")
+    parser.add_argument("--checkpoint", type=checkpoint_path, default=DEFAULT_CHECKPOINT, help="network (rooms)")
     parser.add_argument("--stills", type=positive, default=3, help="images of each recording (default: %(default)s)")
     parser.add_argument("--step", type=positive, default=16, help="pixels from frame to frame (default: %(default)s)")
     parser.add_argument("--rate", type=above_zero, default=10.0, help="frames a second (default: %(default)s)")

@@ -46,7 +46,10 @@ ARGUMENTS = [
         description="Topic of the camera's intrinsics, needed for 3D. Default: beside the images.",
     ),
     DeclareLaunchArgument(
-        "checkpoint", default_value="", description="Path of the network (.safetensors). Default: the shipped one."
+        "checkpoint",
+        default_value="",
+        description="The network: rooms or household, which come with the package, or the path of a .safetensors file. "
+        "Default: rooms.",
     ),
     DeclareLaunchArgument(
         "device",

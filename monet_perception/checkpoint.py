@@ -22,10 +22,10 @@ from torch import Tensor
 import monet_perception
 from monet_perception.files import write_bytes
 from monet_perception.networks import Monet, MonetConfig
+from monet_perception.shipped import checkpoint_path
 
 FORMAT = "monet_perception"
 FORMAT_VERSION = "1"
-DEFAULT_CHECKPOINT = Path(__file__).parent / "data" / "monet_rn18_star.safetensors"
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """safetensors' names of the floating-point types that torch reads."""
@@ -105,12 +105,13 @@ def read_info(path: str | Path) -> CheckpointInfo:
     Raises:
         CheckpointError: see `load_checkpoint`.
     """
-    with _opened(Path(path)) as file:
-        return _parse_metadata(Path(path), file.metadata() or {})[0]
+    path = checkpoint_path(path)
+    with _opened(path) as file:
+        return _parse_metadata(path, file.metadata() or {})[0]
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[Monet, CheckpointInfo]:
-    """Reads a checkpoint into a network in evaluation mode, in float32.
+    """Reads a checkpoint, by its path or a shipped one's name, into a network in evaluation mode, in float32.
 
     Raises:
         CheckpointError: the file is missing, a directory, unreadable, no safetensors file, truncated or altered; its
@@ -133,7 +134,7 @@ def read_tensors(path: str | Path) -> tuple[CheckpointInfo, dict[str, Tensor]]:
     Raises:
         CheckpointError: see `load_checkpoint`.
     """
-    path = Path(path)
+    path = checkpoint_path(path)
     with _opened(path) as file:
         info, digest = _parse_metadata(path, file.metadata() or {})
         _check_shapes(path, info.config, {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118

@@ -19,10 +19,11 @@ from scipy.special import softmax
 from monet_perception.backends.selection import choose, open_backend
 from monet_perception.backends.stages import Backend, Floats
 from monet_perception.backends.torch_backend import DeviceError
-from monet_perception.checkpoint import DEFAULT_CHECKPOINT, read_tensors
+from monet_perception.checkpoint import read_tensors
 from monet_perception.decomposition import Decomposition
 from monet_perception.networks import MonetConfig
 from monet_perception.region import Region, centre_square, resize
+from monet_perception.shipped import DEFAULT_CHECKPOINT, checkpoint_path
 
 __all__ = ["Decomposer", "DeviceError"]
 
@@ -35,7 +36,7 @@ class Decomposer:
     """Runs a checkpoint on frames. Deterministic: latents are posterior means, never samples. Safe across threads.
 
     Args:
-        checkpoint: file of `save_checkpoint`.
+        checkpoint: file of `save_checkpoint`, or the name of a network of `shipped.SHIPPED`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         precision: `auto` (bf16 on GPUs that have it, and with backend `openvino` on CPUs that have it, else fp32),
             `fp32`, `bf16` or `fp16`. Masks and latents come in float32.
@@ -75,11 +76,12 @@ class Decomposer:
         if crop not in CROPS:
             raise ValueError(f"crop is {crop!r}; it must be one of {', '.join(CROPS)}")
         choice = choose(backend, device, precision, threads, quantised)
-        self.info, weights = read_tensors(checkpoint)
+        path = checkpoint_path(checkpoint)
+        self.info, weights = read_tensors(path)
         self.config: MonetConfig = self.info.config
         self.crop = crop
         self._lock = threading.Lock()
-        self._backend: Backend | None = open_backend(choice, Path(checkpoint), self.info, weights)
+        self._backend: Backend | None = open_backend(choice, path, self.info, weights)
         self.backend, self.device, self.precision = self._backend.name, self._backend.device, self._backend.precision
 
     def __call__(self, frames: Frames, *, reconstruct: bool = False) -> Decomposition:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from monet_perception.backends.cores import HelperThreads, running_threads
-from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.decomposer import Decomposer
+from monet_perception.shipped import DEFAULT_CHECKPOINT
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 pytestmark = pytest.mark.skipif(len(CORES) < 2, reason="needs Linux and two cores")

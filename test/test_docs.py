@@ -248,6 +248,10 @@ def check_colcon(command: str) -> None:
     assert (ROOT / "monet_perception_msgs/package.xml").is_file()
 
 
+def check_tool(command: str) -> None:
+    assert os.access(ROOT / command.split()[0], os.X_OK), command
+
+
 CHECKS = {
     r"python -m train\.(fit|pretrain)\b": check_training,
     r"python -m train\.": check_module,
@@ -257,6 +261,7 @@ CHECKS = {
     r"rosdep install ": check_rosdep,
     r"sudo apt install ": check_apt,
     r"make ": check_make,
+    r"tools/": check_tool,
     r"venv/bin/python -m colcon build ": check_colcon,
 }
 # Of ROS, Python and the shell; nothing of this project is named in them.

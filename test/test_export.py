@@ -11,8 +11,9 @@ import torch
 from painted_scenes import CONFIG, save_network
 from safetensors.torch import load_file
 
-from monet_perception.checkpoint import DEFAULT_CHECKPOINT, CheckpointInfo, load_checkpoint, read_info, save_checkpoint
+from monet_perception.checkpoint import CheckpointInfo, load_checkpoint, read_info, save_checkpoint
 from monet_perception.decomposer import Decomposer
+from monet_perception.shipped import DEFAULT_CHECKPOINT
 from train.export import main
 
 

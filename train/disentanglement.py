@@ -24,6 +24,7 @@ from monet_perception.assessment import kl_per_latent
 from monet_perception.checkpoint import read_info
 from monet_perception.decomposer import Decomposer
 from monet_perception.labels import match_objects
+from monet_perception.shipped import checkpoint_path
 from train import figures, report
 from train.arguments import at_least, fraction, positive
 from train.command import run_command
@@ -152,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("checkpoints", nargs="+", type=checkpoint_path, metavar="CHECKPOINT")
     parser.add_argument("--store", required=True, type=Path, help="a store with labels and factors")
     parser.add_argument(
         "--factors",

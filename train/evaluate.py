@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from monet_perception.checkpoint import CheckpointError
 from monet_perception.decomposer import Decomposer
 from monet_perception.files import write_text
+from monet_perception.shipped import checkpoint_path
 from train import figures, report
 from train.arguments import at_least, named_path, positive
 from train.command import run_command
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, command: str) -> None:
-    named = [named_path(text) for text in options.checkpoints]
+    named = [(name, checkpoint_path(path)) for name, path in map(named_path, options.checkpoints)]
     if same := _first_repeated([path for _, path in named]):
         raise CheckpointError(f"one checkpoint is given twice, {same[0]} and {same[1]}, and would count as two seeds")
     networks = open_networks(named, options.table)  # everything is opened before anything long starts

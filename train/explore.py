@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from monet_perception.shipped import checkpoint_path
 from train.arguments import fraction, port, positive
 from train.command import run_command
 from train.data.store import Store
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=checkpoint_path)
     parser.add_argument("--store", required=True, type=Path, help="where the scenes come from")
     parser.add_argument("--port", type=port, help="(default: the first free one from 7860)")
     parser.add_argument("--open", action="store_true", help="open a browser window")

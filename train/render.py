@@ -4,7 +4,7 @@
     python -m train.render rooms --variant identical_color --count 1000 --seed 3 --store data/rooms_same
     python -m train.render tabletop --count 30000 --size 64 --shadow-size 0 --store data/tabletop64
     python -m train.render clutter --count 60000 --seed 20 --store data/clutter64
-    python -m train.render household --photographs /usr/share/backgrounds --count 60000 --seed 40 --store data/household64
+    python -m train.render household --photographs /usr/share/backgrounds --count 60000 --store data/household
     python -m train.render rooms --variant six_objects --count 1000 --tfrecords data/published
     python -m train.render rooms --sequence room.mcap --seconds 15 --rate 10
     python -m train.render overview --output overview.png

@@ -14,6 +14,7 @@ from rich.console import Console
 from monet_perception.assessment import kl_per_latent
 from monet_perception.decomposer import Decomposer
 from monet_perception.decomposition import Decomposition
+from monet_perception.shipped import checkpoint_path
 from monet_perception.slots import background_slots, mask_area, occupied_slots
 from train import figures, report
 from train.arguments import above_zero, at_least, positive
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=checkpoint_path)
     parser.add_argument("--store", required=True, type=Path, help="where the image comes from")
     parser.add_argument("--image", type=at_least(0), default=0, help="place in the store (default: %(default)s)")
     which = parser.add_mutually_exclusive_group()

@@ -40,6 +40,11 @@ class Evaluation:
         (found,) = (one for key, one in self._networks.items() if key[0] == store and run in (None, key[1]))
         return found
 
+    def model(self, store: str, name: str) -> dict[str, Any]:
+        """The scores of what was measured under a name."""
+        scores: dict[str, Any] = self._models[store, name]["scores"]
+        return scores
+
     def text(self, store: str, run: str | None, name: str, digits: int = 1, *, interval: bool = False) -> str:
         """A score in percent, an MSE in 1e-3; with its bootstrap interval where that was measured."""
         entry = self.entry(store, run)
@@ -277,11 +282,30 @@ def transfer() -> str:
     return markdown(["network", "ARI (%)", "MSC (%)", "MSE (1e-3)", *groups], rows)
 
 
+def household() -> str:
+    """The network for real cameras and the one for rooms, on models and photographs that they were never trained on."""
+    scores = Evaluation("household/evaluation.json")
+    stores = {
+        "household scenes (`--seed 42`)": "household_test",
+        "of models and photographs of other sources (`--seed 43`)": "household_other",
+        "rooms (`--seed 2`)": ROOMS,
+    }
+    rows = []
+    for label, store in stores.items():
+        for network in ("rooms", "household"):
+            found = scores.model(store, network)
+            values = [number(found[name]["value"], name) for name in ("ari", "ari_multi", "msc")]
+            rows.append([label, f"`{network}`", *values, number(found["mse"]["value"], "mse", 2)])
+            label = ""
+    names = ["ARI (%)", "ARI, 2+ objects (%)", "MSC (%)", "MSE (1e-3)"]
+    return markdown(["scenes never trained on", "network", *names], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     made.__name__: made
     for made in (
         summary, shipped, objects, disentanglement, recipe, after_300k, after_192k, after_8k, initialisation, tabletop,
-        transfer,
+        transfer, household,
     )
 }  # fmt: skip
 

@@ -19,10 +19,11 @@ from typing import Any, get_args
 import torch
 
 from monet_perception.backends.stages import FrameEncoder, LatentDecoder, Part
-from monet_perception.checkpoint import DEFAULT_CHECKPOINT, read_info
+from monet_perception.checkpoint import read_info
 from monet_perception.files import write_bytes
 from monet_perception.networks import PRESETS, Monet, MonetConfig
 from monet_perception.networks.config import ATTENTION_FIELDS, COMPONENT_FIELDS
+from monet_perception.shipped import DEFAULT_CHECKPOINT
 
 GRAPH_VERSION = 2  # raised when the exported graphs change, so that older ones in caches are left alone
 SHIPPED_GRAPHS = Path(__file__).parents[1] / "data" / "graphs"

@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -21,7 +20,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from monet_perception.assessment import Assessment
 from monet_perception.calibration import named_rectified
-from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.decomposer import Decomposer
 from monet_perception.nodes import conversions, diagnostics
 from monet_perception.nodes.calibration import to_intrinsics
@@ -38,6 +36,7 @@ from monet_perception.nodes.statistics import Statistics
 from monet_perception.nodes.worker import NewestFirstWorker
 from monet_perception.raw_images import MessageError
 from monet_perception.scene_tracker import SceneTracker
+from monet_perception.shipped import DEFAULT_CHECKPOINT, checkpoint_path
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
 from monet_perception.tracking import TrackerSettings
 
@@ -194,10 +193,9 @@ class DecomposeNode(LifecycleNode):
 
     def _load(self) -> Decomposer:
         settings = self._settings
-        # No shell has seen `~` after `:=`, and where a launch file's nodes start nobody knows.
-        given = settings["checkpoint"] and Path(settings["checkpoint"]).expanduser().absolute()
         decomposer = self._make_decomposer(
-            given or DEFAULT_CHECKPOINT,
+            # Where a launch file's nodes start nobody knows, so the messages show the whole path.
+            checkpoint_path(settings["checkpoint"] or DEFAULT_CHECKPOINT).absolute(),
             device=settings["device"],
             precision=settings["precision"],
             crop=settings["crop"],

@@ -13,6 +13,7 @@ from pathlib import Path
 from monet_perception.clip import CAMERA_INFO, DEMO_CLIP, DEPTH, DEPTHS, IMAGE, LABELS
 from monet_perception.nodes.camera import Clip
 from monet_perception.nodes.process import NOT_CONFIGURED, NOT_WRITTEN
+from monet_perception.shipped import SHIPPED, checkpoint_path
 
 PATIENCE = 120.0
 """Seconds that the nodes may take to find each other; most of it is loading the network on a busy machine."""
@@ -141,7 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder of the pictures (%(default)s)")
     parser.add_argument("--clip", type=Path, default=DEMO_CLIP, help="MCAP file or ROS 2 bag (the shipped clip)")
-    parser.add_argument("--checkpoint", type=Path, help="the network (the shipped one)")
+    networks = " or ".join(SHIPPED)
+    parser.add_argument("--checkpoint", type=checkpoint_path, help=f"the network: {networks}, or a file (rooms)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--loop", action="store_true", help="begin again at the end, until Ctrl-C")
     parser.add_argument("--show", action="store_true", help="also show the pictures in a window")

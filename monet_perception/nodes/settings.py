@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from monet_perception.backends.selection import BACKENDS
 from monet_perception.backends.torch_backend import DEVICE, PRECISIONS
-from monet_perception.checkpoint import DEFAULT_CHECKPOINT
 from monet_perception.decomposer import CROPS
 from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.inputs import DEPTH_TRANSPORTS, TRANSPORTS
 from monet_perception.nodes.parameters import Spec
 from monet_perception.nodes.slot_messages import MASK_ENCODINGS
+from monet_perception.shipped import SHIPPED
 from monet_perception.tracking import TrackerSettings
 
 
@@ -20,7 +20,12 @@ def _device_fault(value: str) -> str | None:
 
 
 SPECS = (
-    Spec("checkpoint", "", f"Path of a checkpoint (.safetensors); empty: the shipped one, {DEFAULT_CHECKPOINT.name}."),
+    Spec(
+        "checkpoint",
+        "",
+        f"The network: {' or '.join(SHIPPED)}, which come with the package, or the path of a .safetensors file; "
+        "empty: rooms.",
+    ),
     Spec(
         "device",
         "auto",

@@ -86,8 +86,7 @@ class _Source:
 def read_models(paths: tuple[Path, ...]) -> list[Model]:
     """The models of these files, and of those in these folders, that can be drawn, in a fixed order.
 
-    What can't be read is left out and counted in a warning. Doors, windows and what the catalogue says to be of several
-    things are left out as well.
+    What can't be read is left out and counted in a warning. A catalogue's doors and windows are left out as well.
 
     Raises:
         FileNotFoundError: a path is not there.
@@ -101,7 +100,8 @@ def read_models(paths: tuple[Path, ...]) -> list[Model]:
         except Exception as error:  # whatever a foreign file makes of the reader
             failures.append(f"{source.name} ({error})")
             continue
-        models += [model] if model else []
+        if model is not None:
+            models.append(model)
     if failures:
         warnings.warn(f"{len(failures)} models can't be read: {'; '.join(failures[:3])}", stacklevel=2)
     if not models:

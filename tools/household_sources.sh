@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Models and photographs of the household recipes, from Debian's packages and without installing them. $1: folder to make.
+set -euo pipefail
+
+models=(sweethome3d-furniture)
+photographs=(
+    gnome-backgrounds lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds mypaint-data-extras
+    plasma-workspace-wallpapers ukui-wallpapers
+)
+target=${1:?usage: tools/household_sources.sh FOLDER}
+
+mkdir -p "$target"
+cd "$target"
+apt-get download --quiet "${models[@]}" "${photographs[@]}"
+for deb in *.deb; do
+    name=${deb%%_*}
+    [[ " ${models[*]} " == *" $name "* ]] && kind=models || kind=photographs
+    mkdir -p "$kind/$name"
+    dpkg -x "$deb" "$kind/$name"
+    rm "$deb"
+done
+echo "$PWD: models/ and photographs/, $(du -sh . | cut -f1). Licences: */*/usr/share/doc/*/copyright"
