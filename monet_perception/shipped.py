@@ -15,5 +15,16 @@ DEFAULT_CHECKPOINT = SHIPPED["rooms"]
 
 
 def checkpoint_path(given: str | Path) -> Path:
-    """The file of a network that comes with the package, by its name, or else the path itself; `~` is one's home."""
-    return SHIPPED.get(str(given)) or Path(given).expanduser()
+    """The file of a network that comes with the package, by its name, or else the path itself; `~` is one's home.
+
+    Raises:
+        ValueError: a file has the name of such a network, or there is no such home.
+    """
+    if str(given) in SHIPPED:
+        if Path(given).is_file():
+            raise ValueError(f"{given} is a network that comes with the package, and a file here: give its whole path")
+        return SHIPPED[str(given)]
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{given}: {error}") from error

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from monet_perception.checkpoint import CheckpointError, CheckpointInfo, load_checkpoint, read_info, save_checkpoint
 from monet_perception.files import write_text
 from monet_perception.networks import Monet, MonetConfig
+from monet_perception.shipped import DEFAULT_CHECKPOINT, SHIPPED, checkpoint_path
 
 CONFIG = MonetConfig(attention="unet", slots=3, image_size=16, unet_channels=(4, 4), latent_size=2)
 
@@ -250,3 +251,18 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_is_after(
 
 def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", KILL_WRITERS, str(tmp_path / "monet.safetensors")], check=True, timeout=250)
+
+
+def test_shipped_networks_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_info("rooms") == read_info(DEFAULT_CHECKPOINT)
+    networks = {name: load_checkpoint(name)[1] for name in SHIPPED}
+    assert len({info.model_id for info in networks.values()}) == len(SHIPPED)
+    assert {info.config for info in networks.values()} == {read_info(DEFAULT_CHECKPOINT).config}, "one graph serves all"
+    assert checkpoint_path("runs/rooms") == Path("runs/rooms")
+    assert checkpoint_path("~/rooms") == Path.home() / "rooms"
+    with pytest.raises(ValueError, match="nobody_of_this_name"):
+        checkpoint_path("~nobody_of_this_name/rooms")
+    (tmp_path / "rooms").write_bytes(b"")
+    with pytest.raises(ValueError, match="rooms is a network that comes with the package, and a file here"):
+        read_info("rooms")

@@ -14,9 +14,12 @@ import pytest
 import trimesh
 from PIL import Image
 
+from train.data.manifest import StoreError
 from train.data.store import Store
+from train.data.store_writer import StoreWriter
 from train.render import main
 from train.scenes.assets import Sources
+from train.scenes.drawing import RenderJob
 from train.scenes.film import Film
 from train.scenes.kinds import KINDS
 from train.scenes.models import MOST_PARTS, ModelError, read_models
@@ -121,12 +124,35 @@ def test_models_that_cannot_be_drawn_are_left_out(models: Path, tmp_path: Path) 
     shutil.copy(models / "b" / "ball.stl", tmp_path / "good.stl")
     trimesh.creation.icosphere(6).export(tmp_path / "too_fine.ply")
     (tmp_path / "broken.glb").write_bytes(b"glTF, but for its end")
-    many = trimesh.Scene([painted(box(1, 1, 1).apply_translation((2 * n, 0, 0)), (n, 0, 0, 255)) for n in range(9)])
+    (tmp_path / "gone.stl").symlink_to(tmp_path / "nowhere.stl")
+    (tmp_path / "folder.obj").mkdir()
+    many = trimesh.Scene([painted(box(1, 1, 1).apply_translation((2 * n, 0, 0)), (n, 0, 0, 255)) for n in range(12)])
     many.export(tmp_path / "many.glb")
+    alike = trimesh.Scene([painted(box(1, 1, 1).apply_translation((2 * n, 0, 0)), RED) for n in range(12)])
+    alike.export(tmp_path / "alike.glb")
+    (tmp_path / "thin.mtl").write_text("newmtl thin\nKd 1 0 0\n")
+    sliver = "mtllib thin.mtl\nv 0 0 0\nv 1 0 0\nv 2 0 0\nv 3 0 0\nusemtl thin\nf 9 10 11\nf 10 11 12\n"
+    solid = trimesh.exchange.obj.export_obj(box(1, 1, 1), include_normals=False, include_texture=False)
+    (tmp_path / "thin.obj").write_text(f"{solid}\n{sliver}")
     with pytest.warns(UserWarning, match=r"1 models can't be read: broken \("):
         read = {model.name: model for model in read_models((tmp_path,))}
-    assert sorted(read) == ["good", "many"]
+    assert sorted(read) == ["alike", "good", "many", "thin"]
     assert len(read["many"].parts) == MOST_PARTS
+    (joined,) = read["alike"].parts
+    assert len(joined.triangles) == 12 * 12
+    assert [len(part.triangles) for part in read["thin"].parts] == [12], "a part without area can't be drawn"
+
+
+def test_normals_and_colours_are_those_of_the_surface(tmp_path: Path) -> None:
+    ball = trimesh.creation.icosphere(3)
+    ball.visual.vertex_colors = np.where(ball.vertices[:, :1] > 0, (255, 0, 0, 255), (0, 0, 255, 255))
+    ball.apply_scale((1, 0.5, 0.1)).export(tmp_path / "flat.ply")
+    (flat,) = read_models([tmp_path])
+    np.testing.assert_allclose(flat.half, (1, 0.5, 0.1), atol=1e-3)
+    (part,) = flat.parts
+    # Stretched to a ball, an ellipsoid has a ball's normals.
+    np.testing.assert_allclose((part.normals * part.vertices).sum(axis=1), 1, atol=0.01)
+    np.testing.assert_allclose(part.colour, (0.5, 0, 0.5), atol=0.1)
 
 
 def test_a_texture_hangs_as_its_model_says(models: Path) -> None:
@@ -147,16 +173,21 @@ assert above[0] > 100 > above[2] and below[2] > 100 > below[0], (above, below)
 
 
 def test_scenes_show_models_and_say_where_they_are(models: Path, photographs: Path, tmp_path: Path) -> None:
-    command = ["household", "--models", models, "--photographs", photographs, "--count", 40, "--depth"]
-    paths = tmp_path / "one", tmp_path / "two"
-    for processes, path in enumerate(paths, 1):
-        assert main([str(part) for part in (*command, "--processes", processes, "--store", path)]) == 0
-    store, again = (Store.open(path) for path in paths)
+    command = ["household", "--models", models, "--count", 40, "--depth"]
+    options = {
+        "one": ["--photographs", photographs, "--processes", 1],
+        "two": ["--photographs", photographs, "--processes", 2],
+        "plain": ["--processes", 1],
+    }
+    for name, more in options.items():
+        assert main([str(part) for part in (*command, *more, "--store", tmp_path / name)]) == 0
+    store, again, plain = (Store.open(tmp_path / name) for name in options)
     for name in ("images", "labels", "depth"):
         np.testing.assert_array_equal(getattr(store, name), getattr(again, name), err_msg=name)
+    assert not np.array_equal(store.images, plain.images)
     assert store.manifest.dataset == "household"
-    assert store.manifest.options["models"] == [models.name]
-    assert store.manifest.options["photographs"] == [photographs.name]
+    (described,) = store.manifest.options["models"]
+    assert (described["name"], described["files"]) == (models.name, 4)
     assert "of others" in store.manifest.licence
     visible = 0
     for labels, x in zip(store.labels, store.factors["x"], strict=True):
@@ -165,14 +196,38 @@ def test_scenes_show_models_and_say_where_they_are(models: Path, photographs: Pa
         assert labels.max() <= there
         visible += len(np.unique(labels[labels > 0]))
     assert visible > 60
-    assert len(np.unique(store.images[:, ::8, ::8].reshape(-1, 3), axis=0)) > 500
+
+
+def test_a_model_is_where_its_label_is(tmp_path: Path) -> None:
+    painted(box(1, 1, 1), GREEN).export(tmp_path / "green.obj")
+    command = ["household", "--models", tmp_path / "green.obj", "--count", 40, "--processes", 1]
+    assert main([str(part) for part in (*command, "--store", tmp_path / "store")]) == 0
+    store = Store.open(tmp_path / "store")
+    green = store.images[..., 1].astype(int) - store.images[..., [0, 2]].max(axis=-1)
+    assert np.median(green[store.labels > 0]) > np.median(green[store.labels == 0]) + 20
+
+
+def test_a_store_does_not_go_on_with_other_models(models: Path, tmp_path: Path) -> None:
+    other = tmp_path / models.name
+    shutil.copytree(models / "b", other)
+    jobs = [RenderJob("household", 10, sources=Sources((folder,))) for folder in (models, other)]
+    interrupted = StoreWriter(tmp_path / "store", jobs[0].layout, 10)
+    blank = {name: np.zeros((5, 6), np.float32) for name in ("x", "y", "z", "size")}
+    images, labels = np.zeros((5, 64, 64, 3), np.uint8), np.zeros((5, 64, 64), np.uint8)
+    interrupted.write(0, images=images, labels=labels, cameras=np.zeros((5, 11), np.float32), factors=blank)
+    interrupted.sync()
+    interrupted.close()
+    with pytest.raises(StoreError, match="other settings"):
+        StoreWriter(tmp_path / "store", jobs[1].layout, 10)
 
 
 def test_photographs_are_cut_into_square_pieces(photographs: Path, tmp_path: Path) -> None:
-    pieces = photograph_textures([photographs], 12)
+    for number in range(20):
+        cv2.imwrite(str(tmp_path / f"icon{number}.png"), np.zeros((16, 16, 3), np.uint8))
+    pieces = photograph_textures([tmp_path, photographs], 12)
     assert pieces.shape == (12, 128, 128, 3)
-    np.testing.assert_array_equal(pieces, photograph_textures([photographs], 12))
-    assert len(np.unique(pieces.reshape(12, -1), axis=0)) > 6
+    np.testing.assert_array_equal(pieces, photograph_textures([tmp_path, photographs], 12))
+    assert len(np.unique(pieces.reshape(12, -1), axis=0)) == 12
     blue = tmp_path / "blue.png"
     cv2.imwrite(str(blue), np.full((300, 300, 3), (255, 0, 0), np.uint8))  # OpenCV's order
     np.testing.assert_array_equal(photograph_textures([tmp_path], 1)[0, 0, 0], (0, 0, 255))
@@ -198,7 +253,8 @@ def test_film_changes_what_it_says() -> None:
     [
         ({}, "no models in"),
         ({"a.sh3f": b"no archive"}, "not a catalogue of Sweet Home 3D, or a damaged one"),
-        ({"a.obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"}, "can be drawn; it needs 12 to 10,000 triangles"),
+        ({"a.obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"}, "can be drawn: it needs 12 to 10,000 triangles"),
+        ({"a.glb": b"glTF, but for its end"}, "can be drawn: a ("),
     ],
 )
 def test_models_that_are_none_are_named(
@@ -220,6 +276,8 @@ def test_what_is_not_there_is_named(models: Path, tmp_path: Path, capsys: pytest
     assert "nothing: no such file or folder" in capsys.readouterr().err
     assert main([*command, "--models", str(models), "--photographs", str(tmp_path)]) == 1
     assert "no photograph of at least 256 pixels in" in capsys.readouterr().err
+    assert main(["overview", "--output", str(tmp_path / "page.png"), "--photographs", str(tmp_path)]) == 1
+    assert "need --models" in capsys.readouterr().err
     with pytest.raises(ModelError, match="Give --models"):
         KINDS["household"].assets(None)
     assert KINDS["household"].assets(Sources((models,))).textures is not None, "patterns in place of photographs"

@@ -10,13 +10,15 @@ photographs=(
 target=${1:?usage: tools/household_sources.sh FOLDER}
 
 mkdir -p "$target"
-cd "$target"
+target=$(realpath "$target")
+packages=$(mktemp -d)
+trap 'rm -r "$packages"' EXIT
+cd "$packages"
 apt-get download --quiet "${models[@]}" "${photographs[@]}"
 for deb in *.deb; do
     name=${deb%%_*}
     [[ " ${models[*]} " == *" $name "* ]] && kind=models || kind=photographs
-    mkdir -p "$kind/$name"
-    dpkg -x "$deb" "$kind/$name"
-    rm "$deb"
+    mkdir -p "$target/$kind/$name"
+    dpkg -x "$deb" "$target/$kind/$name"
 done
-echo "$PWD: models/ and photographs/, $(du -sh . | cut -f1). Licences: */*/usr/share/doc/*/copyright"
+echo "$target: models/ and photographs/, $(du -sh "$target" | cut -f1). Licences: */*/usr/share/doc/*/copyright"

@@ -131,6 +131,8 @@ def _render_sequence(options: argparse.Namespace) -> None:
 
 
 def _render_overview(options: argparse.Namespace) -> None:
+    if options.photographs and not options.models:
+        raise ValueError("--photographs are for household scenes, which need --models as well")
     if not cv2.haveImageWriter(str(options.output)):
         raise ValueError(f"{options.output} doesn't end as a picture does that can be written, such as .png or .jpg")
     page = overview(options.columns, options.seed, _sources(options))

@@ -15,6 +15,7 @@ from monet_perception.checkpoint import save_checkpoint
 from monet_perception.files import write_bytes
 from monet_perception.networks import ConfigError, Monet, load_pretrained
 from monet_perception.networks.segmentation import SegmentationAttention
+from monet_perception.shipped import checkpoint_path
 from train.assignment import assign_slots, instance_targets, matched_loss, matching_cost
 from train.data.manifest import StoreError
 from train.data.module import Batch, scene_data
@@ -46,7 +47,7 @@ class SupervisedTask(Task):
     ) -> None:
         super().__init__()
         self.config = network_config(preset, network)
-        self.pretrained = pretrained
+        self.pretrained = checkpoint_path(pretrained) if isinstance(pretrained, Path) else pretrained
         self.optimiser_options = optimiser
         self.network = Monet(self.config).to(memory_format=torch.channels_last)
         self.network.component.requires_grad_(False)  # which also keeps it out of DDP's exchange of gradients

@@ -20,6 +20,7 @@ from monet_perception.networks import (
     load_network,
     load_pretrained,
 )
+from monet_perception.shipped import checkpoint_path
 from train.data.manifest import Manifest
 from train.data.module import Batch, scene_data
 from train.metrics import NamedMeans, SegmentationMetrics, mean_squared_error
@@ -80,10 +81,11 @@ class MonetTask(Task):
             for CPUs, "monet_rn18_star".
         network: Fields of the preset's MonetConfig to change, e.g. {slots: 11, image_size: 128}.
         initialisation: Of what is not pre-trained: "kaiming" or "default" (section 4.3).
-        pretrained: Where the attention network starts: "imagenet" or "coco" (downloaded by torchvision), or a file
-            that `python -m train.pretrain` or a former training wrote. Left out: from scratch.
-        fine_tune: Where the whole network starts, attention and component VAE: a file that a former training or
-            `python -m train.export` wrote. Goes without pretrained.
+        pretrained: Where the attention network starts: "imagenet" or "coco" (downloaded by torchvision), a shipped
+            network (rooms, household), or a file that `python -m train.pretrain` or a former training wrote. Left out:
+            from scratch.
+        fine_tune: Where the whole network starts, attention and component VAE: a shipped network (rooms, household), or
+            a file that a former training or `python -m train.export` wrote. Goes without pretrained.
         hold_attention_steps: Optimiser steps for which the attention network's weights stay as they are, while a
             fresh component VAE learns to follow its masks. The running means and variances of the attention's batch
             norms still follow the images. Its learning-rate warm-up begins afterwards.
@@ -114,8 +116,8 @@ class MonetTask(Task):
             )
         self.config = network_config(preset, network)
         self.initialisation = initialisation
-        self.pretrained = pretrained
-        self.fine_tune = fine_tune
+        self.pretrained = checkpoint_path(pretrained) if isinstance(pretrained, Path) else pretrained
+        self.fine_tune = checkpoint_path(fine_tune) if fine_tune is not None else None
         self.hold_attention_steps = hold_attention_steps
         self.optimiser_options = optimiser
         self.compile_network = compile

@@ -36,6 +36,7 @@ from monet_perception.checkpoint import CheckpointInfo, build_network, read_tens
 from monet_perception.networks import Monet
 from monet_perception.networks.segmentation import SegmentationAttention, TransposedConvolution
 from monet_perception.region import centre_square, resize
+from monet_perception.shipped import SHIPPED, checkpoint_path
 
 CALIBRATION_FRAMES = 128
 # The heads' logits decide the masks. The first layer of the component encoder sees log masks, from zero to minus
@@ -202,7 +203,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Makes the 8-bit encoder of a checkpoint, for fast inference on CPUs.",
         epilog="example: python -m monet_perception.backends.quantisation best.safetensors data/robot/images.npy",
     )
-    parser.add_argument("checkpoint", type=Path, help="file of `python -m train.fit`")
+    parser.add_argument(
+        "checkpoint", type=checkpoint_path, help=f"{', '.join(SHIPPED)} or a file of `python -m train.fit`"
+    )
     parser.add_argument(
         "frames", type=Path, help=f".npy of uint8 [N, H, W, 3] in RGB; up to {CALIBRATION_FRAMES} of them are used"
     )

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from train.scenes.foreign import describe
+from train.scenes.models import SUFFIXES as MODELS
 from train.scenes.models import Model
+from train.scenes.photographs import SUFFIXES as PHOTOGRAPHS
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +22,9 @@ class Assets:
 
     Attributes:
         textures: uint8 [T, S, S, 3].
-        repeats: how often a texture is repeated in a metre; number n * T + t is texture t with the n-th of them. Empty:
-            each fills a side of its thing once.
+        repeats: how densely the textures are repeated (MuJoCo's `texrepeat` where that is uniform: half as often in a
+            metre of its own solids); number n * T + t is texture t with the n-th of them. Empty: each fills a side of
+            its thing once.
         models: that things can be, as `shapes.model_shape`.
     """
 
@@ -35,9 +40,13 @@ class Sources:
     models: tuple[Path, ...]
     photographs: tuple[Path, ...] = ()
 
-    def options(self) -> dict[str, object]:
-        """What a store's manifest says of them: names, no paths of this machine."""
+    def options(self) -> dict[str, Any]:
+        """What a store's manifest says of them, so that a store doesn't go on with other files.
+
+        Raises:
+            FileNotFoundError: one is not there.
+        """
         return {
-            "models": [path.name for path in self.models],
-            "photographs": [path.name for path in self.photographs],
+            "models": [describe(path, MODELS) for path in self.models],
+            "photographs": [describe(path, PHOTOGRAPHS) for path in self.photographs],
         }

@@ -28,7 +28,7 @@ SHAPES = tuple(shape for shape in ALL_SHAPES if shape != "plane")
 APPARENT_RADIUS = (0.15, 1.0)
 """Of objects, in units of half the picture."""
 REPEATS = (0.07, 0.2, 0.55)
-"""Of a photograph in a metre: where it hangs far behind, on walls and the ground, on small things."""
+"""Of photographs, see `Assets`: hung far behind, on walls and the ground, on small things."""
 _FAR, _LARGE, _SMALL = (0.9, 0.1, 0.0), (0.3, 0.5, 0.2), (0.1, 0.4, 0.5)
 """How often each of the repeats is taken for the far plane, other backgrounds and objects."""
 

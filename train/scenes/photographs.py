@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from train.scenes.foreign import find_files
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SIDE = 128
@@ -19,7 +21,7 @@ _CROP = (0.2, 1.0)
 
 
 def photograph_textures(folders: Sequence[Path], count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """uint8 [count, SIDE, SIDE, 3] RGB: square pieces at random, of each photograph in turn.
+    """uint8 [count, SIDE, SIDE, 3] RGB: square pieces at random, one of each photograph, then another of each, ...
 
     The same folders and seed give the same pieces. What can't be read as a picture or is smaller than `2 * SIDE` pixels
     is passed over.
@@ -28,28 +30,37 @@ def photograph_textures(folders: Sequence[Path], count: int, seed: int = 0) -> N
         FileNotFoundError: a folder is not there.
         ValueError: they hold no photograph.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder of photographs")
-    files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+    files = find_files(folders, SUFFIXES)
     np.random.default_rng(seed).shuffle(files)
-    each = math.ceil(count / max(len(files), 1))
-    pieces = [piece for number, file in enumerate(files[:count]) for piece in _pieces(file, each, (seed, number))]
+    pieces = list(itertools.islice(_pieces(files, seed), count))
     if not pieces:
         raise ValueError(
             f"no photograph of at least {_SMALLEST} pixels in {', '.join(map(str, folders))}; they end in "
             f"{', '.join(SUFFIXES)}"
         )
-    return np.stack([pieces[number % len(pieces)] for number in range(count)])
+    return np.stack(pieces)
 
 
-def _pieces(file: Path, count: int, seed: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Pieces of one photograph; none where there is no photograph in the file."""
-    picture = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
-    if picture is None or min(picture.shape[:2]) < _SMALLEST:
-        return []
-    generator = np.random.default_rng(seed)
-    return [_piece(np.asarray(picture, np.uint8), generator) for _ in range(count)]
+def _pieces(files: list[Path], seed: int) -> Iterator[NDArray[np.uint8]]:
+    """Without end, unless no file is a photograph."""
+    for turn in itertools.count():
+        usable = []
+        for number, file in enumerate(files):
+            if (photograph := _read(file)) is not None:
+                usable.append(file)
+                yield _piece(photograph, np.random.default_rng((seed, turn, number)))
+        files = usable
+        if not files:
+            return
+
+
+def _read(file: Path) -> NDArray[np.uint8] | None:
+    """RGB; None where there is no photograph in the file."""
+    try:
+        picture = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
+    except cv2.error:  # more pixels than OpenCV reads
+        return None
+    return None if picture is None or min(picture.shape[:2]) < _SMALLEST else np.asarray(picture, np.uint8)
 
 
 def _piece(photograph: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:

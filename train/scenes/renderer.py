@@ -87,8 +87,8 @@ class SceneRenderer:
     Args:
         height, width: of the pictures, pixels.
         shadow_size: side of the shadow map in pixels; 0: no shadows, much faster.
-        assets: textures and models that things can name. With models, sides that face away are drawn as well, since
-            foreign models don't always tell the inside from the outside.
+        assets: textures and models that things can name. With models, sides that face away are drawn as well, lit from
+            the other side, since foreign models don't always tell the inside from the outside.
     Raises:
         RenderError: OpenGL without a screen is not available, or it can't draw pictures or shadow maps so large.
     """
@@ -203,7 +203,7 @@ _ONES = (1.0, 1.0, 1.0)
 
 
 class _Builder:
-    """Makes a model that holds meshes, the sky and textures, and nothing that moves."""
+    """Makes a model of MuJoCo's that holds meshes, the sky and textures, and nothing that moves."""
 
     def __init__(self, drawn: tuple[int, int], shadow_size: int) -> None:
         self._spec = spec = mujoco.MjSpec()
@@ -246,7 +246,7 @@ class _Builder:
             return _Shape(self.add_mesh(fields), (red, green, blue), None)
         coordinates = np.column_stack([part.coordinates[:, 0], 1 - part.coordinates[:, 1]])  # v downwards, as rows go
         fields |= {"usertexcoord": coordinates, "userfacetexcoord": part.triangles}
-        return _Shape(self.add_mesh(fields), (1.0, 1.0, 1.0), self._material(self._texture(part.texture), None))
+        return _Shape(self.add_mesh(fields), part.colour, self._material(self._texture(part.texture), None))
 
     def compile(self) -> Any:
         """The model."""

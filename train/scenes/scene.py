@@ -32,7 +32,8 @@ class Thing:
         size: half extents along the shape's own axes, metres.
         position: of its centre, metres.
         rotation: from its own axes to the world's, 3x3, row by row.
-        colour: of its surface; a texture and a model's own colours are multiplied by it.
+        colour: of its surface; a texture and a model's own colours are multiplied by it, a model's by more than 1 where
+            it is to be brighter.
         label: what the label image shows where it is visible.
         texture: number of a texture of the renderer, or None.
         specular, shininess, reflectance: of the surface, [0, 1].

@@ -53,7 +53,7 @@ class Item:
 
     Attributes:
         thing: what is drawn.
-        radius: of the sphere around it, metres.
+        radius: within which nothing else stands, more or less, metres.
         across, up: where its centre is seen, in units of half the picture.
         distance: metres along the view.
         apparent: radius as it is seen, in units of half the picture.
