@@ -247,17 +247,23 @@ def initialisation() -> str:
 
 
 def tabletop() -> str:
-    """Table 5.4's question after 4,000 tabletop scenes."""
-    scores = Evaluation("tabletop_4k/evaluation.json")
+    """Table 5.4's question after 4,000 and 48,000 tabletop scenes."""
+    short = Evaluation("tabletop_4k/evaluation.json")
+    networks = [
+        ("MONet", short, "tabletop_4k/monet_0", 500),
+        ("MONet-RN50\\*", short, "tabletop_4k/star_0", 500),
+        ("MONet-RN50\\*", Evaluation("tabletop_48k/star/evaluation.json"), "tabletop_48k/star", 1500),
+    ]
     rows = []
-    for label, run in (("MONet", "monet_0"), ("MONet-RN50\\*", "star_0")):
-        last = validations(f"tabletop_4k/{run}")[500]
-        row = [label, scores.text("tabletop_test", run, "ari", interval=True)]
+    for label, scores, folder, step in networks:
+        last, run = validations(folder)[step], Path(folder).name
+        row = [label, f"{last.get('images', 8 * step):,.0f}"]
+        row += [scores.text("tabletop_test", run, "ari", interval=True)]
         row += [scores.text("tabletop_test", run, "ari_all")]
         row += [scores.text("tabletop_test", run, name, interval=True) for name in ("msc", "mse")]
         rows.append([*row, f"{last['mask_entropy']:.2f}", f"{last['largest_slot']:.0%}".replace("%", " %")])
     masks = ["mask entropy, of 2.40 nats (validation)", "pixels in the largest slot (validation)"]
-    return markdown(["network", "ARI (%)", "ARI, all pixels (%)", "MSC (%)", "MSE (1e-3)", *masks], rows)
+    return markdown(["network", "images", "ARI (%)", "ARI, all pixels (%)", "MSC (%)", "MSE (1e-3)", *masks], rows)
 
 
 def transfer() -> str:

@@ -119,6 +119,7 @@ def _sample_item(
     depth = float(generator.uniform(*DISTANCE))
     apparent = APPARENT_RADIUS[0] * (APPARENT_RADIUS[1] / APPARENT_RADIUS[0]) ** generator.random()
     shape, proportions = decorator.shape()
+    # 1.2: in most directions a box looks smaller than the sphere around it
     scale = 1.2 * apparent * depth * view.tangent / math.hypot(*proportions)
     half = (scale * proportions[0], scale * proportions[1], scale * proportions[2])
     rotation = (
