@@ -17,7 +17,7 @@ from PIL import Image
 from train.data.manifest import StoreError
 from train.data.store import Store
 from train.data.store_writer import StoreWriter
-from train.render import main
+from train.render import FURNITURE, main
 from train.scenes.assets import Sources
 from train.scenes.drawing import RenderJob
 from train.scenes.film import Film
@@ -274,6 +274,9 @@ def test_what_is_not_there_is_named(models: Path, tmp_path: Path, capsys: pytest
     command = ["household", "--count", "1", "--processes", "1", "--store", str(tmp_path / "store")]
     assert main([*command, "--models", str(tmp_path / "nothing")]) == 1
     assert "nothing: no such file or folder" in capsys.readouterr().err
+    if not FURNITURE.exists():
+        assert main(command) == 1
+        assert "tools/household_sources.sh" in capsys.readouterr().err
     assert main([*command, "--models", str(models), "--photographs", str(tmp_path)]) == 1
     assert "no photograph of at least 256 pixels in" in capsys.readouterr().err
     assert main(["overview", "--output", str(tmp_path / "page.png"), "--photographs", str(tmp_path)]) == 1

@@ -99,6 +99,8 @@ def _render_store(options: argparse.Namespace) -> None:
         kind, options.count, options.seed, size, size, options.depth, _shadow_size(options), options.split,
         sources=_sources(options),
     )  # fmt: skip
+    if job.sources:
+        print("Each drawing process reads the models first: 500 of them take a minute.", file=sys.stderr)
     with _bar(options.count, "scene") as bar:
         store = draw_store(
             job, options.store, processes=options.processes, overwrite=options.overwrite, progress=bar.update
@@ -142,7 +144,16 @@ def _render_overview(options: argparse.Namespace) -> None:
 
 
 def _sources(options: argparse.Namespace) -> Sources | None:
-    """Others' files that household scenes are made of; None for scenes that need none."""
+    """Others' files that household scenes are made of; None for scenes that need none.
+
+    Raises:
+        FileNotFoundError: the models are those of a package that is not installed.
+    """
+    if FURNITURE in options.models and not FURNITURE.exists():
+        raise FileNotFoundError(
+            f"there are no models at {FURNITURE}: install Debian's sweethome3d-furniture, fetch it without installing "
+            "(tools/household_sources.sh), or name others with --models"
+        )
     return Sources(tuple(options.models), tuple(options.photographs)) if options.models else None
 
 
