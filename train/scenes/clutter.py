@@ -16,22 +16,31 @@ import numpy as np
 
 from train.data.layout import FactorInfo
 from train.scenes.scene import IDENTITY, Colour, SimulatedScene, Thing, Vector, yaw_rotation
-from train.scenes.shapes import SHAPES as ALL_SHAPES
-from train.scenes.staging import DISTANCE, Item, View, random_rotation, sample_background, sample_lights, sample_view
+from train.scenes.staging import (
+    DISTANCE,
+    PLACE_FACTORS,
+    SHAPES,
+    Hsv,
+    Item,
+    View,
+    place_factors,
+    place_items,
+    random_hsv,
+    random_rotation,
+    sample_background,
+    sample_lights,
+    sample_view,
+)
 from train.scenes.textures import COUNT as TEXTURES
 
-OBJECTS = (1, 6)
-SHAPES = tuple(shape for shape in ALL_SHAPES if shape != "plane")
 FACTORS: dict[str, FactorInfo] = {
-    **{name: {"kind": "continuous", "values": None, "unit": "m"} for name in ("x", "y", "z", "size")},
+    **PLACE_FACTORS,
     "hue": {"kind": "continuous", "values": None, "unit": "turn"},
     **{name: {"kind": "continuous", "values": None, "unit": None} for name in ("saturation", "value")},
     "shape": {"kind": "categorical", "values": list(SHAPES), "unit": None},
 }
 APPARENT_RADIUS = (0.11, 0.42)
 """Of objects, in units of half the picture."""
-
-Hsv = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -45,14 +54,9 @@ def sample_clutter(generator: np.random.Generator) -> SimulatedScene:
     view = sample_view(generator)
     background = sample_background(generator, view.camera, grounded, functools.partial(_surface, generator))
     paint = _Paint(generator, background[0].colour)
-    count = int(generator.integers(OBJECTS[0], OBJECTS[1] + 1))
-    items: list[_Item] = []
-    for _ in range(40 * count):  # then it stays at the ones that found room
-        item = _sample_item(generator, view, grounded, label=1 + len(items), paint=paint)
-        if item is not None and all(item.clear_of(other) for other in items):
-            items.append(item)
-            if len(items) == count:
-                break
+    items = place_items(
+        generator, lambda number: _sample_item(generator, view, grounded, label=1 + number, paint=paint)
+    )
     things = [*background, *(item.thing for item in items)]
     sky = generator.random() < 0.7
     return SimulatedScene(things, view.camera, sample_lights(generator), _factors(items), sky=sky)
@@ -77,12 +81,6 @@ class _Paint:
         """A colour, and a texture or None."""
         texture = random_texture(self._generator) if self._patterned and self._generator.random() < 0.6 else None
         return self._shared or random_hsv(self._generator, self._saturated), texture
-
-
-def random_hsv(generator: np.random.Generator, saturated: bool) -> Hsv:
-    """Hue, saturation and value; `saturated`: of full brightness and nearly pure."""
-    hue, saturation, value = generator.random(3).tolist()
-    return (hue, 0.7 + 0.3 * saturation, 1.0) if saturated else (hue, saturation, 0.25 + 0.75 * value)
 
 
 def random_texture(generator: np.random.Generator) -> int:
@@ -146,8 +144,7 @@ def _proportions(shape: str, size: float, wide: float, deep: float) -> tuple[flo
 
 def _factors(items: list[_Item]) -> dict[str, list[float]]:
     return {
-        **{name: [item.thing.position[axis] for item in items] for axis, name in enumerate("xyz")},
-        "size": [max(item.thing.size) for item in items],
+        **place_factors(items),
         **{name: [item.hsv[part] for item in items] for part, name in enumerate(("hue", "saturation", "value"))},
         "shape": [SHAPES.index(item.thing.shape) for item in items],
     }

@@ -30,8 +30,5 @@ def describe(root: Path, suffixes: Sequence[str]) -> dict[str, object]:
     """
     files = find_files([root], suffixes)
     listed = "\n".join(f"{file.relative_to(root)} {file.stat().st_size}" for file in files)
-    return {"name": root.resolve().name, "files": len(files), "sha256_of_names_and_sizes": _digest(listed)}
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(listed.encode()).hexdigest()
+    return {"name": root.resolve().name, "files": len(files), "sha256_of_names_and_sizes": digest}

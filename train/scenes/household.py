@@ -12,19 +12,24 @@ import math
 
 import numpy as np
 
-from train.data.layout import FactorInfo
 from train.scenes.assets import Assets
 from train.scenes.film import Film
 from train.scenes.scene import IDENTITY, Colour, Light, SimulatedScene, Thing, Vector, yaw_rotation
-from train.scenes.shapes import SHAPES as ALL_SHAPES
 from train.scenes.shapes import model_number, model_shape
-from train.scenes.staging import DISTANCE, Item, View, random_rotation, sample_background, sample_lights, sample_view
+from train.scenes.staging import (
+    DISTANCE,
+    SHAPES,
+    Item,
+    View,
+    place_factors,
+    place_items,
+    random_hsv,
+    random_rotation,
+    sample_background,
+    sample_lights,
+    sample_view,
+)
 
-OBJECTS = (1, 6)
-FACTORS: dict[str, FactorInfo] = {
-    name: {"kind": "continuous", "values": None, "unit": "m"} for name in ("x", "y", "z", "size")
-}
-SHAPES = tuple(shape for shape in ALL_SHAPES if shape != "plane")
 APPARENT_RADIUS = (0.15, 1.0)
 """Of objects, in units of half the picture."""
 REPEATS = (0.07, 0.2, 0.55)
@@ -39,16 +44,9 @@ def sample_household(generator: np.random.Generator, assets: Assets) -> Simulate
     grounded = generator.random() < 0.75
     view = sample_view(generator)
     things = sample_background(generator, view.camera, grounded, decorator.surface, far_share=0.8)
-    count = int(generator.integers(OBJECTS[0], OBJECTS[1] + 1))
-    items: list[Item] = []
-    for _ in range(40 * count):  # then it stays at the ones that found room
-        item = _sample_item(generator, view, grounded, decorator, label=1 + len(items))
-        if item is not None and all(item.clear_of(other) for other in items):
-            items.append(item)
-            if len(items) == count:
-                break
+    items = place_items(generator, lambda number: _sample_item(generator, view, grounded, decorator, label=1 + number))
     things += [item.thing for item in items]
-    return SimulatedScene(things, view.camera, _lights(generator), _factors(items), film=Film.sample(generator))
+    return SimulatedScene(things, view.camera, _lights(generator), place_factors(items), film=Film.sample(generator))
 
 
 class _Decorator:
@@ -95,10 +93,10 @@ class _Decorator:
             bright = generator.uniform(0.6, 1.0) * (generator.uniform(0.7, 1.0, 3) if generator.random() < 0.3 else 1.0)
             red, green, blue = np.broadcast_to(bright, 3).tolist()
             return (red, green, blue), repeats * self._photographs + photograph
-        hue, saturation, value = generator.random(3).tolist()
+        hue, saturation, value = random_hsv(generator, saturated=False)
         if generator.random() < 0.5:
             saturation *= 0.3
-        return colorsys.hsv_to_rgb(hue, saturation, 0.25 + 0.75 * value), None
+        return colorsys.hsv_to_rgb(hue, saturation, value), None
 
     def surface(
         self, size: Vector, position: Vector, rotation: tuple[float, ...] = IDENTITY, *, far: bool = False
@@ -147,10 +145,3 @@ def _lights(generator: np.random.Generator) -> tuple[Light, Light]:
     lamp, sun = sample_lights(generator)
     ambient = lamp.ambient + float(generator.uniform(0, 0.25))
     return dataclasses.replace(lamp, ambient=ambient, casts_shadow=generator.random() < 0.5), sun
-
-
-def _factors(items: list[Item]) -> dict[str, list[float]]:
-    return {
-        **{name: [item.thing.position[axis] for item in items] for axis, name in enumerate("xyz")},
-        "size": [max(item.thing.size) for item in items],
-    }

@@ -16,6 +16,7 @@ from train.scenes.assets import Assets, Sources
 from train.scenes.models import ModelError, read_models
 from train.scenes.photographs import photograph_textures
 from train.scenes.scene import SimulatedScene
+from train.scenes.staging import OBJECTS, PLACE_FACTORS
 from train.scenes.textures import textures
 
 PHOTOGRAPHS = 160
@@ -95,7 +96,7 @@ KINDS: dict[str, Kind] = {
     "clutter": Kind(
         sample=lambda generator, _: clutter.sample_clutter(generator),
         dataset="clutter",
-        objects=clutter.OBJECTS[1],
+        objects=OBJECTS[1],
         background_labels=1,
         factors=clutter.FACTORS,
         assets=lambda _: Assets(textures()),
@@ -103,9 +104,9 @@ KINDS: dict[str, Kind] = {
     "household": Kind(
         sample=household.sample_household,
         dataset="household",
-        objects=household.OBJECTS[1],
+        objects=OBJECTS[1],
         background_labels=1,
-        factors=household.FACTORS,
+        factors=PLACE_FACTORS,
         shadow_size=1024,
         assets=_household_assets,
         foreign=True,

@@ -171,8 +171,8 @@ def _read_from(archive: zipfile.ZipFile, file: str) -> tuple[bytes, Any]:
     """A model of an archive, and trimesh's way to the materials and textures in its folder."""
     folder = posixpath.dirname(file)
     names = [name for name in archive.namelist() if posixpath.dirname(name) == folder and not name.endswith("/")]
-    beside = _trimesh().resolvers.ZipResolver({name: archive.read(name) for name in names}, folder)
-    return archive.read(file), beside
+    files = {name: archive.read(name) for name in names}
+    return files[file], _trimesh().resolvers.ZipResolver(files, folder)
 
 
 def _trimesh() -> Any:

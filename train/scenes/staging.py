@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,11 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from train.data.layout import FactorInfo
 from train.scenes.scene import IDENTITY, Camera, Light, Thing, Vector
+from train.scenes.shapes import SHAPES as ALL_SHAPES
 
+OBJECTS = (1, 6)
+SHAPES = tuple(shape for shape in ALL_SHAPES if shape != "plane")
+PLACE_FACTORS: dict[str, FactorInfo] = {
+    name: {"kind": "continuous", "values": None, "unit": "m"} for name in ("x", "y", "z", "size")
+}
 DISTANCE = (1.6, 6.0)
 """Of objects from the camera, metres along its view."""
 _FAR_PLANE = 25.0
+
+
+Hsv = tuple[float, float, float]
 
 
 class Surface(Protocol):
@@ -73,6 +84,38 @@ class Item:
             return False
         near, far = (self, other) if self.distance < other.distance else (other, self)
         return math.hypot(near.across - far.across, near.up - far.up) > near.apparent - 0.2 * far.apparent
+
+
+def place_items[T: Item](generator: np.random.Generator, sample: Callable[[int], T | None]) -> list[T]:
+    """A random number of objects that stand clear of each other; fewer where no more find room.
+
+    Args:
+        generator: draws their number.
+        sample: draws the object that would be the i-th, or None where this draw isn't in view.
+    """
+    count = int(generator.integers(OBJECTS[0], OBJECTS[1] + 1))
+    items: list[T] = []
+    for _ in range(40 * count):
+        item = sample(len(items))
+        if item is not None and all(item.clear_of(other) for other in items):
+            items.append(item)
+            if len(items) == count:
+                break
+    return items
+
+
+def place_factors(items: Sequence[Item]) -> dict[str, list[float]]:
+    """Values of `PLACE_FACTORS`."""
+    return {
+        **{name: [item.thing.position[axis] for item in items] for axis, name in enumerate("xyz")},
+        "size": [max(item.thing.size) for item in items],
+    }
+
+
+def random_hsv(generator: np.random.Generator, saturated: bool) -> Hsv:
+    """Hue, saturation and value; `saturated`: of full brightness and nearly pure."""
+    hue, saturation, value = generator.random(3).tolist()
+    return (hue, 0.7 + 0.3 * saturation, 1.0) if saturated else (hue, saturation, 0.25 + 0.75 * value)
 
 
 def random_rotation(generator: np.random.Generator) -> tuple[float, ...]:
