@@ -335,6 +335,7 @@ with warnings.catch_warnings(record=True) as caught:
 assert decomposer.backend == "torch"
 assert any("pip install onnx onnxscript" in str(warning.message) for warning in caught), caught
 decomposer(np.zeros((16, 16, 3), np.uint8))
+assert not {"torchvision", "torch._dynamo"} & sys.modules.keys()  # they take two seconds and 160 MB
 try:
     Decomposer(other, device="cpu", backend="onnx")
 except GraphError as error:
@@ -344,7 +345,7 @@ else:
 """
 
 
-def test_a_robot_needs_no_onnx_package(checkpoint: Path, tmp_path: Path, cache: Path) -> None:
+def test_a_robot_needs_no_onnx_package_and_loads_no_compiler(checkpoint: Path, tmp_path: Path, cache: Path) -> None:
     other = save(tmp_path / "tiny.safetensors", TINY)
     subprocess.run([sys.executable, "-c", WITHOUT_ONNX, str(checkpoint), str(other)], check=True, timeout=200)
 

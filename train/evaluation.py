@@ -19,7 +19,7 @@ from monet_perception.decomposer import Decomposer
 from monet_perception.decomposition import Decomposition, mixture
 from train.data.store import Store
 from train.inference import decompose_store, reconstructed
-from train.metrics import image_scores, mean_squared_error
+from train.metrics.segmentation import image_scores, mean_squared_error
 from train.runs import Training
 
 Floats = NDArray[np.float64]

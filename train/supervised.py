@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.files import write_bytes
-from monet_perception.networks import ConfigError, Monet, load_pretrained
+from monet_perception.networks import ConfigError, Monet, load_pretrained, network_config
 from monet_perception.networks.segmentation import SegmentationAttention
 from monet_perception.shipped import checkpoint_path
 from train.assignment import assign_slots, instance_targets, matched_loss, matching_cost
 from train.data.manifest import StoreError
 from train.data.module import Batch, scene_data
 from train.data.store import Store
-from train.metrics import NamedMeans, SegmentationMetrics
+from train.metrics.means import NamedMeans, SegmentationMetrics
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
-from train.task import Task, ValidationOutput, check_image_size, network_config, unit_images
+from train.task import Task, ValidationOutput, check_image_size, unit_images
 from train.validation import collect, first_visits
 
 UNKNOWN = -1

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.networks import (
-    PRESETS,
     ConfigError,
     Monet,
     MonetConfig,
@@ -19,11 +18,13 @@ from monet_perception.networks import (
     MonetOutput,
     load_network,
     load_pretrained,
+    network_config,
 )
 from monet_perception.shipped import checkpoint_path
 from train.data.manifest import Manifest
 from train.data.module import Batch, scene_data
-from train.metrics import NamedMeans, SegmentationMetrics, mean_squared_error
+from train.metrics.means import NamedMeans, SegmentationMetrics
+from train.metrics.segmentation import mean_squared_error
 from train.objective import Objective, ObjectiveOptions
 from train.optimisation import OptimiserOptions, make_optimiser, make_schedule
 from train.validation import collect, first_visits
@@ -38,17 +39,6 @@ class ValidationOutput(TypedDict, total=False):
     images: Tensor
     log_masks: Tensor
     output: MonetOutput  # where a component VAE has run
-
-
-def network_config(preset: str, changes: dict[str, Any] | None) -> MonetConfig:
-    """A preset with fields changed.
-
-    Raises:
-        ConfigError: unknown preset, or a field that does not exist or does not fit.
-    """
-    if preset not in PRESETS:
-        raise ConfigError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    return MonetConfig.from_dict({**PRESETS[preset].to_dict(), **(changes or {})})
 
 
 def unit_images(images: Tensor) -> Tensor:

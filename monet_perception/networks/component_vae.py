@@ -38,9 +38,10 @@ class ComponentEncoder(nn.Module):
 
 def coordinates(size: int) -> Tensor:
     """Channels x and y from -1 to 1, [1, 2, size, size]."""
-    line = torch.linspace(-1.0, 1.0, size)
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    return torch.stack([x, y]).unsqueeze(0)
+    line = torch.linspace(-1.0, 1.0, size, device="cpu")  # the meta device's imports TorchDynamo, as in resnet.py
+    grid = torch.empty(1, 2, size, size)
+    grid[:, 0], grid[:, 1] = line, line[:, None]
+    return grid
 
 
 class Broadcast(nn.Module):

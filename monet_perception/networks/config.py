@@ -154,3 +154,14 @@ PRESETS: dict[str, MonetConfig] = {
     # For CPUs: three stages of a ResNet-18 at full resolution, 4.7 M weights (docs/results.md).
     "monet_rn18_star": MonetConfig(encoder="resnet18", decoder_channels=(128, 64, 32), component_decoder="upsampling"),
 }
+
+
+def network_config(preset: str, changes: dict[str, Any] | None) -> MonetConfig:
+    """A preset with fields changed.
+
+    Raises:
+        ConfigError: unknown preset, or a field that does not exist or does not fit.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    return MonetConfig.from_dict({**PRESETS[preset].to_dict(), **(changes or {})})

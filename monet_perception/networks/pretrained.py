@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -63,6 +62,8 @@ def load_network(monet: Monet, path: Path) -> None:
 
 
 def _torchvision_weights(monet: Monet, source: str) -> dict[str, Tensor]:
+    import torchvision  # here: it takes two seconds, and a node has no use for it
+
     name = monet.config.encoder
     try:
         if source == "imagenet":

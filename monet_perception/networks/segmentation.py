@@ -4,48 +4,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from monet_perception.networks.config import MonetConfig
+from monet_perception.networks.resnet import ResNetEncoder
 from monet_perception.networks.scope import softmax_masks, stick_breaking
-
-# What torchvision's ImageNet and COCO weights were trained with; kept inside so that every caller passes [0, 1].
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class ResNetEncoder(nn.Module):
-    """A torchvision ResNet without its average pool and classifier, returning the tensor of every stage.
-
-    Parameter names are torchvision's, so its weights load as they are. Images [B, 3, H, W] in [0, 1] are normalised
-    inside. Stage i has stride 2 ** (i + 1) without the stem's max-pool and twice that with it.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, name: str, stages: int, stem_pool: bool) -> None:
-        super().__init__()
-        resnet = getattr(torchvision.models, name)(weights=None)
-        self.conv1, self.bn1, self.relu = resnet.conv1, resnet.bn1, resnet.relu
-        self.pool = resnet.maxpool if stem_pool else nn.Identity()
-        self.stage_names = [f"layer{i + 1}" for i in range(stages)]
-        for stage in self.stage_names:
-            setattr(self, stage, getattr(resnet, stage))
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        width = resnet.fc.in_features
-        self.channels = [width // 2 ** (3 - i) for i in range(stages)]
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        x = self.pool(self.relu(self.bn1(self.conv1((images - self.mean) / self.std))))
-        features = []
-        for stage in self.stage_names:
-            x = getattr(self, stage)(x)
-            features.append(x)
-        return features
-
 
 # Input channels from which a CPU spends more time on reordering the kernel than on the convolution.
 WIDE = 1024

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from monet_perception.slots import occupied_slots
-from train.metrics import NamedMeans
+from train.metrics.means import NamedMeans
 from train.validation import collect
 
 COLLAPSE = 0.98

@@ -19,11 +19,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from train.metrics.means import WeightedMeans
-
-MEANS = ("ari", "ari_all", "msc", "covering", "mbo", "ari_multi")
-"""The scores that `SegmentationMetrics` returns, in the order of its state."""
-
 
 @dataclass(frozen=True)
 class ImageScores:
@@ -86,38 +81,6 @@ def mean_squared_error(images: Tensor, reconstructions: Tensor) -> Tensor:
         raise ValueError(f"images {tuple(images.shape)} and reconstructions {tuple(reconstructions.shape)} differ")
     difference = _unit_range(images) - _unit_range(reconstructions)
     return difference.flatten(1).square().mean(dim=1)
-
-
-class SegmentationMetrics(WeightedMeans):
-    """Means of `MEANS` over all images seen, each over those that have it; NaN where none has.
-
-    `ari_multi` is the ARI over images with two objects or more.
-
-    Args:
-        background_labels: labels below this one are background.
-    """
-
-    def __init__(self, background_labels: int) -> None:
-        super().__init__(MEANS)
-        self.background_labels = background_labels
-
-    def update(self, labels: Tensor, predicted: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            labels: [B, H, W] integer, true labels.
-            predicted: [B, H, W] integer, the argmax of the masks over slots.
-        Raises:
-            ValueError: as `image_scores`.
-        """
-        scores = image_scores(labels, predicted, self.background_labels)
-        multi = torch.where(scores.objects >= 2, scores.ari, torch.nan)
-        # mBO is a mean over objects, so its terms are sums over an image's objects and its weights their number.
-        columns = (scores.ari, scores.ari_all, scores.msc, scores.covering, scores.best_overlap, multi)
-        values = torch.stack([column.to(torch.float64) for column in columns])
-        weights = (~values.isnan()).to(torch.float64)
-        weights[MEANS.index("mbo")] = scores.objects.to(torch.float64)
-        self.add(values, weights)
 
 
 def _unit_range(images: Tensor) -> Tensor:
