@@ -2,13 +2,12 @@
 
 Slots wait until a pose of their stamp or a later one has come: what came before may be up to a period old, and a camera
 that turns at 0.5 rad/s is then off by 5 cm at a distance of 3 m with 30 Hz poses. They wait for depth as well, but not
-for long. Stamps are in nanoseconds. Where they go back, as when a bag starts again, what came before is forgotten.
+for long. Stamps are in nanoseconds. Where they start again, as a bag's do, what came before is forgotten.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import deque
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation, Slerp
 
 from monet_perception.recording import POSE_WITHIN
-from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, nearest
+from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, nearest, starts_again
 
 Array = NDArray[np.float64]
 
@@ -54,16 +53,17 @@ class PoseHistory:
         return self._stamps[-1] if self._stamps else None
 
     def add(self, stamp: int, pose: Array) -> None:
-        """Takes the next pose, instead of the last one if that has the same stamp.
+        """Takes a pose, instead of the one that has the same stamp.
 
-        One that is older than the last forgets those before it.
+        Where stamps start again, those before are forgotten.
         """
-        if self._stamps and stamp < self._stamps[-1]:
+        if self.newest is not None and starts_again(stamp, self.newest):
             self.clear()
-        if stamp == self.newest:
-            del self._stamps[-1], self._poses[-1]
-        self._stamps.append(stamp)
-        self._poses.append(pose)
+        place = bisect_left(self._stamps, stamp)
+        if place < len(self._stamps) and self._stamps[place] == stamp:
+            del self._stamps[place], self._poses[place]
+        self._stamps.insert(place, stamp)
+        self._poses.insert(place, pose)
         if len(self._stamps) > POSES_KEPT:
             del self._stamps[0], self._poses[0]
 
@@ -114,15 +114,17 @@ class FrameJoiner:
     """Finds for each frame of slots the camera's pose and the depth image.
 
     Attributes:
-        unplaced: how many frames were left out, because no pose was near enough or none came.
+        unplaced: how many frames were left out, because no pose was near enough or none came, or because a later frame
+            was joined before.
     """
 
     def __init__(self) -> None:
         self.unplaced = 0
         self._poses = PoseHistory()
-        self._depths: deque[tuple[int, Any]] = deque(maxlen=DEPTHS_KEPT)
-        self._waiting: deque[tuple[int, Any]] = deque()
+        self._depths: list[tuple[int, Any]] = []
+        self._waiting: list[tuple[int, Any]] = []
         self._last_slots: int | None = None
+        self._last_joined: int | None = None
         self._run_before: int | None = None  # its last slots, while only the poses haven't gone back yet
 
     def add_pose(self, stamp: int, pose: Array) -> None:
@@ -135,29 +137,37 @@ class FrameJoiner:
 
     def add_depth(self, stamp: int, message: Any) -> None:
         """Takes the next depth image."""
-        if self._depths and stamp < self._depths[-1][0]:
+        if self._depths and starts_again(stamp, self._depths[-1][0]):
             self._depths.clear()
-        self._depths.append((stamp, message))
+        insort(self._depths, (stamp, message), key=lambda kept: kept[0])
+        del self._depths[:-DEPTHS_KEPT]
 
     def add_slots(self, stamp: int, message: Any) -> None:
-        """Takes the next frame of slots; where stamps go back, those that still wait do so in vain."""
-        last, self._last_slots = self._last_slots, stamp
-        if last is not None and stamp < last:
+        """Takes the next frame of slots; where stamps start again, those that still wait do so in vain."""
+        last = self._last_slots
+        again = last is not None and starts_again(stamp, last)
+        self._last_slots = stamp if last is None or again else max(last, stamp)
+        if last is not None and again:
             self._waiting.clear()
+            self._last_joined = None
             # The poses may have gone back already: then they are to stay.
             newest = self._poses.newest
             if newest is not None and abs(newest - last) < abs(newest - stamp):
                 self._poses.clear()
                 self._run_before = last
-        self._waiting.append((stamp, message))
+        if self._last_joined is not None and stamp < self._last_joined:  # a map takes them in order
+            self.unplaced += 1
+            return
+        insort(self._waiting, (stamp, message), key=lambda waiting: waiting[0])
         if len(self._waiting) > FRAMES_WAITING:
-            self._waiting.popleft()
+            del self._waiting[0]
             self.unplaced += 1
 
     def complete(self, *, ended: bool = False) -> Iterator[JoinedFrame]:
         """The frames for which all has come that is expected, in order; `ended`: all that wait."""
         while self._waiting and (ended or self._ready(self._waiting[0][0])):
-            stamp, slots = self._waiting.popleft()
+            stamp, slots = self._waiting.pop(0)
+            self._last_joined = stamp
             camera = self._poses.at(stamp)
             if camera is None:
                 self.unplaced += 1

@@ -262,35 +262,49 @@ class LandmarkMap:
                 self._landmarks.append(landmark)
             self._of_track[observation.track] = landmark
             landmark.tracks.add(observation.track)
-        self._merge()
+        self._merge({id(self._of_track[observation.track]) for observation in observations})
         self._give_up(observations, stamp, view)
         self._stamp = stamp
 
-    def _merge(self) -> None:
+    def _merge(self, moved: set[int]) -> None:
         """Makes one landmark of two that lie within each other: the one seen less often goes, its place is fused.
 
         Things can't be in the same place. What is put where something else was, goes on as its landmark: on a map of
         places that is right, and without it a landmark whose object comes back under another latent stays for ever, for
         the object itself stands before it.
+
+        Args:
+            moved: ids of the landmarks that moved: of two that didn't it is known that they lie apart.
         """
+        while moved:
+            moved = self._merge_moved(moved)
+
+    def _merge_moved(self, moved: set[int]) -> set[int]:
+        """One round of `_merge`; returns the landmarks that took another in."""
+        grown, gone = set(), set()
         by_sightings = sorted(self._landmarks, key=lambda landmark: -landmark.observations)
         for index, landmark in enumerate(by_sightings):
-            if landmark not in self._landmarks:
+            if id(landmark) in gone:
                 continue  # merged away just now: what it took would be on no map
             for other in by_sightings[index + 1 :]:
-                if other in self._landmarks and self._same_place(landmark, other):
+                if id(other) in gone or moved.isdisjoint((id(landmark), id(other))):
+                    continue
+                if self._same_place(landmark, other):
                     last = max(landmark.last_seen, other.last_seen)
                     self._correct(landmark, other.position, self._predicted(other, last), other.bias, last)
                     landmark.tracks |= other.tracks
                     self._forget(other, landmark)
+                    gone.add(id(other))
+                    grown.add(id(landmark))
+        return grown
 
     def _same_place(self, landmark: Landmark, other: Landmark) -> bool:
         """Whether two landmarks lie in one place: within the gate, and the middle of one within the other."""
         offset = landmark.position - other.position
+        if np.linalg.norm(offset) >= max(_radius(landmark), _radius(other)):  # true of nearly all, and quick
+            return False
         # As they were last seen: that either may have wandered off since is no evidence that it is in the other.
-        distance = _mahalanobis(offset, landmark.covariance + other.covariance)
-        reach = max(_radius(landmark), _radius(other))
-        return bool(distance <= self.gate and np.linalg.norm(offset) < reach)
+        return _mahalanobis(offset, landmark.covariance + other.covariance) <= self.gate
 
     def _give_up(self, observations: Sequence[Observation], stamp: float, view: View | None) -> None:
         """Counts the time in which landmarks in view weren't seen, and forgets those for which it is too long."""

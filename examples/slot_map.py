@@ -31,7 +31,7 @@ from landmarks import LandmarkMap, Observation, View, to_world
 from map_report import draw_map, match_landmarks, table
 from numpy.typing import NDArray
 
-from monet_perception.calibration import camera_intrinsics
+from monet_perception.calibration import camera_intrinsics, check_size
 from monet_perception.clip import CAMERA_INFO, DEPTH, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
 from monet_perception.labels import FIRST_OBJECT_LABEL, label_scene
@@ -272,6 +272,11 @@ class _Listener:
 
         roi = read_region(frame.slots)
         if self._intrinsics is None or not roi.width:
+            return None
+        try:
+            check_size(self._intrinsics, frame.slots.source_width, frame.slots.source_height)
+        except ValueError as error:
+            self._faults[self._topics.camera_info] = str(error)
             return None
         return View(frame.camera, self._intrinsics, roi, self._metres(frame.depth))
 

@@ -44,6 +44,17 @@ def camera_intrinsics(info: Any, *, rectified: bool) -> Intrinsics:
     )
 
 
+def check_size(intrinsics: Intrinsics, width: int, height: int) -> None:
+    """Checks that intrinsics are those of images of `width` x `height` pixels.
+
+    Raises:
+        ValueError: made for another size.
+    """
+    size = intrinsics.width, intrinsics.height
+    if size != (width, height):
+        raise ValueError(f"camera_info is for images of {size[0]}x{size[1]} pixels, the image has {width}x{height}")
+
+
 def _distortion(info: Any) -> Distortion | None:
     coefficients = tuple(float(coefficient) for coefficient in info.d)
     # An equidistant lens with coefficients of zero is no pinhole; every other model then is, whatever it is called.

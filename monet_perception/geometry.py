@@ -66,6 +66,9 @@ HIDDEN_SIGMA = 0.5
 half of the rim is hidden; it grows with the odds of the hidden share."""
 MAX_HIDDEN_ODDS = 4.0
 """Bound of these odds: a slot whose whole rim is hidden tells little, but not nothing."""
+MIN_MEASURED = 0.25
+"""Share of a slot that needs depth, by the pixels from `HOLE_MASK` on. Of what a depth camera can't see at all, glass
+or something dark, only the soft edge of the mask has depth: that of the wall behind."""
 HOLE_MASK = 0.5
 """Mask value from which on a pixel without depth is a part of the slot that wasn't measured."""
 HOLE_SIGMA = 0.3
@@ -267,7 +270,8 @@ def slot_geometry(masks: ArrayLike, roi: Region, depth: ArrayLike, intrinsics: I
         depth: [h, w] metres along z, registered to the source image; zero, negative, NaN and infinity are holes.
         intrinsics: of the source image.
     Returns:
-        K entries; None for a slot with fewer than `MIN_POINTS` pixels that have depth and a mask above `MIN_MASK`.
+        K entries; None for a slot of which less than `MIN_MEASURED` has depth, or fewer than `MIN_POINTS` pixels with a
+        mask above `MIN_MASK`.
     Raises:
         ValueError: masks aren't [K, H, W], depth isn't [h, w], or the roi is empty.
     """
@@ -288,57 +292,120 @@ def slot_geometry(masks: ArrayLike, roi: Region, depth: ArrayLike, intrinsics: I
     ]
 
 
+@dataclass(frozen=True)
+class _Surface:
+    """What a slot's mask covers in 3D; weights are mask values.
+
+    Attributes:
+        points, weights: [N, 3] and [N], of the surface.
+        before: its mean to the mean of what the mask covers before it, [3], and the share of the weight of that.
+        missing, missing_weights: [M, 3] and [M], parts without depth, at the depth of the rest.
+    """
+
+    points: Array
+    weights: Array
+    before: tuple[Array, float]
+    missing: Array
+    missing_weights: Array
+
+    @cached_property
+    def mean(self) -> Array:
+        """[3], of the points."""
+        return np.asarray(self.weights @ self.points / self.weights.sum())
+
+    @cached_property
+    def spread(self) -> Array:
+        """[3, 3], covariance of the points."""
+        offsets = self.points - self.mean
+        return np.asarray((self.weights[:, None] * offsets).T @ offsets / self.weights.sum())
+
+    @cached_property
+    def ends(self) -> tuple[Array, Array]:
+        """Lower and upper end [3] of what was measured."""
+        return _ends(self.points, self.weights)
+
+    @cached_property
+    def whole_width(self) -> float:
+        """Metres, with what has no depth: how far off the middle may be grows with the whole."""
+        every = np.concatenate([self.points, self.missing]), np.concatenate([self.weights, self.missing_weights])
+        return _across(*_ends(*every))
+
+
+def _surface(view: _View, mask: NDArray[np.floating]) -> _Surface | None:
+    """The surface of one slot from its mask values [P]; None where too little of it has depth."""
+    body = mask >= HOLE_MASK
+    measured, missing = mask[body & view.measured].sum(), mask[body & view.unmeasured]
+    owned = view.measured & (mask >= MIN_MASK)
+    if owned.sum() < MIN_POINTS or measured < MIN_MEASURED * (measured + missing.sum()):
+        return None
+    points, weights = view.rays[owned] * view.z[owned, None], mask[owned].astype(np.float64)
+    kept = _near_surface(points[:, 2], weights)
+    if kept.sum() < MIN_POINTS:
+        return None
+    there = view.rays[body & view.unmeasured] * _weighted_median(points[kept, 2], weights[kept])
+    before = ~kept & (points[:, 2] < points[kept, 2].min())
+    offset = np.zeros(3)
+    if before.any():
+        offset = np.average(points[before], axis=0, weights=weights[before])
+        offset -= np.average(points[kept], axis=0, weights=weights[kept])
+    share = float(weights[before].sum() / weights.sum())
+    return _Surface(points[kept], weights[kept], (offset, share), there, missing.astype(np.float64))
+
+
 def _geometry(view: _View, mask: NDArray[np.floating], rim: _Rim) -> SlotGeometry | None:
     """Geometry of one slot from its mask values [P]."""
-    owned = view.measured & (mask >= MIN_MASK)
-    points, weights = view.rays[owned] * view.z[owned, None], mask[owned].astype(np.float64)
-    if len(points) >= MIN_POINTS:
-        kept = _near_surface(points[:, 2], weights)
-        points, weights = points[kept], weights[kept]
-    if len(points) < MIN_POINTS:
+    surface = _surface(view, mask)
+    if surface is None:
         return None
-    surface = weights @ points / weights.sum()
-    offsets = points - surface
-    spread = (weights[:, None] * offsets).T @ offsets / weights.sum()
-    low, high = _ends(points, weights)
-    extent = (high - low) / (1 - 2 * OUTSIDE)
-    width = float(np.sqrt(extent[0] * extent[1]))
-    ray = surface / np.linalg.norm(surface)
-    covariance = _unmeasured(view, mask, points, weights, surface, width)
-    if rim.flat and not rim.by_mask:  # it may be an object all the same, whose middle lies behind its surface
-        covariance += (CENTRE_DEPTH**2 + CENTRE_DEPTH_SIGMA**2) * width**2 * np.outer(ray, ray)
-    if rim.background:
-        width = 0.0
-    effective = weights.sum() ** 2 / (weights @ weights)
-    odds = min(rim.hidden / max(1.0 - rim.hidden, 1e-3), MAX_HIDDEN_ODDS)
-    covariance += (EDGE_SIGMA**2 + 1.0 / effective) * spread
-    lopsided = (low + high) / 2 - surface
-    lopsided -= (lopsided @ ray) * ray  # across the view only: along the ray one side is never seen
-    covariance += ASYMMETRY_SIGMA**2 * np.outer(lopsided, lopsided)
-    covariance += (HIDDEN_SIGMA * odds * width) ** 2 * np.eye(3)
-    covariance += (CENTRE_DEPTH_SIGMA * width) ** 2 * np.outer(ray, ray)
-    covariance += np.diag([1e-6, 1e-6, 0.0]) + depth_sigma(surface[2]) ** 2 * np.outer(ray, ray)  # 1 mm: full rank
-    extent[2] = max(extent[2], width)
+    ray = surface.mean / np.linalg.norm(surface.mean)
+    covariance = _measured_badly(surface) + _unseen(surface, ray, rim)
     covariance = (covariance + covariance.T) / 2  # to the last bit, as filters like it
-    return SlotGeometry(surface + CENTRE_DEPTH * width * ray, covariance, extent, rim.occluding, rim.background)
+    low, high = surface.ends
+    extent = (high - low) / (1 - 2 * OUTSIDE)
+    width = 0.0 if rim.background else _across(low, high)
+    extent[2] = max(extent[2], width)
+    return SlotGeometry(surface.mean + CENTRE_DEPTH * width * ray, covariance, extent, rim.occluding, rim.background)
 
 
-def _unmeasured(
-    view: _View, mask: NDArray[np.floating], points: Array, weights: Array, surface: Array, width: float
-) -> Array:
+def _measured_badly(surface: _Surface) -> Array:
+    """Covariance [3, 3] for how mask and depth camera err: edges, holes, noise, what is before the surface."""
+    effective = surface.weights.sum() ** 2 / (surface.weights @ surface.weights)
+    covariance = (EDGE_SIGMA**2 + 1.0 / effective) * surface.spread + _without_depth(surface)
+    # What the mask covers before the surface may be the object, and the surface a wall: a mask that is a pixel too fat
+    # holds more wall than object where that is small.
+    offset, share = surface.before
+    covariance += share**2 * np.outer(offset, offset)
+    per_depth = surface.mean / surface.mean[2]  # by how much a point moves with its depth, which is measured along z
+    covariance += depth_sigma(surface.mean[2]) ** 2 * np.outer(per_depth, per_depth)
+    return covariance + np.diag([1e-6, 1e-6, 0.0])  # 1 mm: full rank
+
+
+def _without_depth(surface: _Surface) -> Array:
     """Covariance [3, 3] for the parts of a slot that have no depth: how far they might move its mean, and its outline.
 
     They are put at the depth of the rest. The mean itself stays where it is: masks have tails over what has no depth by
     nature, as sky, and a mean that follows them is farther off than one that leaves them out.
     """
-    holes = view.unmeasured & (mask >= HOLE_MASK)
-    missing = mask[holes].astype(np.float64)
-    share = missing.sum() / (missing.sum() + weights.sum())
-    if share == 0:
+    missing = surface.missing_weights.sum()
+    if missing == 0:
         return np.zeros((3, 3))
-    there = view.rays[holes] * weighted_quantile(points[:, 2], weights, 0.5)
-    shift = share * (missing @ there / missing.sum() - surface)
-    return np.outer(shift, shift) + (HOLE_SIGMA * share * width) ** 2 * np.eye(3)
+    share = missing / (missing + surface.weights.sum())
+    shift = share * (surface.missing_weights @ surface.missing / missing - surface.mean)
+    return np.asarray(np.outer(shift, shift) + (HOLE_SIGMA * share * surface.whole_width) ** 2 * np.eye(3))
+
+
+def _unseen(surface: _Surface, ray: Array, rim: _Rim) -> Array:
+    """Covariance [3, 3] for what no camera sees from there: the far side, what is hidden, and how lopsided it is."""
+    low, high = surface.ends
+    lopsided = (low + high) / 2 - surface.mean
+    lopsided -= (lopsided @ ray) * ray  # across the view only: along the ray one side is never seen
+    width = 0.0 if rim.background else surface.whole_width
+    odds = min(rim.hidden / max(1.0 - rim.hidden, 1e-3), MAX_HIDDEN_ODDS)
+    covariance = ASYMMETRY_SIGMA**2 * np.outer(lopsided, lopsided) + (HIDDEN_SIGMA * odds * width) ** 2 * np.eye(3)
+    depth = CENTRE_DEPTH_SIGMA * width
+    if rim.flat and not rim.by_mask:  # it may be an object all the same, whose middle lies behind its surface
+        depth = math.hypot(CENTRE_DEPTH, CENTRE_DEPTH_SIGMA) * surface.whole_width
+    return np.asarray(covariance + depth**2 * np.outer(ray, ray))
 
 
 def _near_surface(z: Array, weights: Array) -> NDArray[np.bool_]:
@@ -348,11 +415,27 @@ def _near_surface(z: Array, weights: Array) -> NDArray[np.bool_]:
     away. Median and median absolute deviation bear up to half of such points; 3.5 deviations is the usual bound
     (Iglewicz and Hoaglin 1993).
     """
-    median = weighted_quantile(z, weights, 0.5)
+    median = _weighted_median(z, weights)
     deviation = np.abs(z - median)
-    scale = 1.4826 * weighted_quantile(deviation, weights, 0.5)
+    scale = 1.4826 * _weighted_median(deviation, weights)
     # A surface square to the ray has hardly any deviation, only the camera's noise.
     return deviation <= np.maximum(3.5 * scale, 3.0 * depth_sigma(median) + 0.01)
+
+
+def _across(low: Array, high: Array) -> float:
+    """Visible width and height of a box between two ends [3], their geometric mean, scaled up to the whole."""
+    return float(np.sqrt(np.prod((high - low)[:2]))) / (1 - 2 * OUTSIDE)
+
+
+def _weighted_median(values: Array, weights: Array) -> float:
+    """The value of [N] at which half of the weight is reached, so one that occurs.
+
+    Depth comes in few values where a side is seen square on or a stereo camera counts in steps: between the median's
+    own value and the next, which `weighted_quantile` would take a mean of, may lie the metres to the wall.
+    """
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(reached, reached[-1] / 2)]])
 
 
 def _ends(points: Array, weights: Array) -> tuple[Array, Array]:

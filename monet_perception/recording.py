@@ -28,7 +28,7 @@ from monet_perception.bags import (
     read_metres,
     read_rgb,
 )
-from monet_perception.calibration import camera_intrinsics
+from monet_perception.calibration import camera_intrinsics, check_size
 from monet_perception.clip import CAMERA_INFO, DEPTHS, LABELS, OBJECTS, POSE
 from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL
@@ -314,6 +314,12 @@ class _Frames:
             except ValueError as error:
                 self.lose(f"a message on {topic} for the image at {stamp:.3f} s is broken: {error}")
                 return None
+        height, width = read[self._image_topic].shape[:2]
+        try:
+            check_size(self.intrinsics, width, height)
+        except ValueError as error:
+            self.lose(f"the image at {stamp:.3f} s has no camera_info that fits: {error}")
+            return None
         return Frame(
             stamp,
             read[self._image_topic],

@@ -11,10 +11,19 @@ NANOSECONDS = 1_000_000_000
 DEPTH_WITHIN = 0.02
 """Seconds between an image and the depth image that is taken for it, unless told otherwise."""
 
+STEP_BACK = 0.1
+"""Seconds by which the stamps of a topic go back where it starts again; by less they go back where clocks are set, and
+where drivers or networks disorder messages."""
+
 
 def stamp_nanoseconds(header: Any) -> int:
     """The stamp of a std_msgs/Header as one number."""
     return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
+
+
+def starts_again(stamp: int, newest: int) -> bool:
+    """Whether a stamp is so far behind the newest that its topic starts again: a replay, or a simulation set back."""
+    return newest - stamp >= STEP_BACK * NANOSECONDS
 
 
 def nearest(stamps: Sequence[int], stamp: int) -> int | None:

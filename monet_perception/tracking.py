@@ -49,13 +49,12 @@ from monet_perception.slots import (
     mask_ownership,
     owned_pixels,
 )
+from monet_perception.stamps import STEP_BACK
 
 Array = NDArray[np.float64]
 
 NO_TRACK = -1
 """Track id of a slot that is empty, a fragment of another, or too new to have one."""
-STEP_BACK = 0.1
-"""Seconds by which a stamp may go back, and counts as no time passed: clocks are set, and drivers disorder frames."""
 GAP_FRAMES = 5
 """Multiple of the usual time between two frames that is a gap, so that slow cameras and networks keep their tracks."""
 LONGEST_INTERVAL = 10.0
@@ -246,12 +245,14 @@ class Tracker:
             ValueError: shapes don't fit together, or a value isn't finite. The tracks are then as they were before.
         """
         masks, mean, log_sigma = _checked(masks, latent_mean, latent_log_sigma, stamp, shift)
-        if 0 < self._stamp - stamp < STEP_BACK:
+        if 0 < self._stamp - stamp < STEP_BACK:  # counts as no time passed
             stamp = self._stamp
         passed = stamp - self._stamp
         if passed < 0 or self._is_gap(passed) or self._incompatible(masks, mean):
             self.resets += bool(self._tracks)
             self.reset()
+        if passed < 0:  # another run, perhaps at another rate
+            self._intervals.clear()
         if 0 <= passed < math.inf:
             self._intervals.append(passed)
         if shift != NO_SHIFT and passed <= SHIFT_WITHIN:

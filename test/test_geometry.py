@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ray_cast import FIRST_OBJECT, Ball, Box, cast, look_at
 from scipy.stats import chi2
 
+from monet_perception.depth_noise import depth_sigma
 from monet_perception.geometry import Intrinsics, back_project, measures_anything, slot_geometry, weighted_quantile
 from monet_perception.lens import Distortion
 from monet_perception.region import Region
@@ -252,6 +253,70 @@ def test_a_mask_that_spills_over_the_depth_edge_does_not_move_the_centre():
     exact, spilt = geometry_of([BALL])[FIRST_OBJECT], geometry_of([BALL], masks=spill)[FIRST_OBJECT]
     np.testing.assert_allclose(spilt.centroid, exact.centroid, atol=0.05)
     np.testing.assert_allclose(spilt.extent, exact.extent, atol=0.15)
+
+
+def before_wall(side: int, *, fat: int = 0, distance: float = 1.5, unseen: slice = slice(0)):
+    """A box's face, `side` pixels of the mask wide, before a wall at 3 m, under a soft mask; its geometry and centre.
+
+    Depth is without noise, as in simulators. Columns `unseen` of the face have none.
+    """
+    camera, roi = Intrinsics(525.0, 525.0, 319.5, 239.5, 640, 480), Region(80, 0, 480, 480)
+    low = 32 - side // 2
+    mask = np.zeros((64, 64), np.float32)
+    mask[low - fat : low + side + fat, low - fat : low + side + fat] = 1
+    mask = cv2.GaussianBlur(mask, (0, 0), 1.0)
+    depth = np.full((480, 640), 3.0, np.float32)
+    face = depth[int(7.5 * low) : int(7.5 * (low + side)), 80 + int(7.5 * low) : 80 + int(7.5 * (low + side))]
+    face[:] = distance
+    face[:, unseen] = 0
+    width = 7.5 * side * distance / camera.fx
+    return slot_geometry(np.stack([1 - mask, mask]), roi, depth, camera)[1], np.array([0, 0, distance + width / 2])
+
+
+def mahalanobis(geometry, centre) -> float:
+    error = geometry.centroid - centre
+    return float(error @ np.linalg.solve(geometry.covariance, error))
+
+
+@pytest.mark.parametrize("fat", [0, 1])
+@pytest.mark.parametrize("side", [6, 8, 10, 14])
+def test_a_flat_face_before_a_flat_wall_is_told_from_it(side, fat):
+    geometry, centre = before_wall(side, fat=fat)
+    np.testing.assert_allclose(geometry.centroid, centre, atol=0.06)
+    assert geometry.extent[2] < 0.4
+
+
+@pytest.mark.parametrize(("side", "fat"), [(3, 1), (4, 1), (6, 2), (8, 2)])
+def test_a_mask_that_holds_more_wall_than_object_is_less_certain(side, fat):
+    geometry, centre = before_wall(side, fat=fat)
+    assert mahalanobis(geometry, centre) < chi2.ppf(0.99, df=3)
+
+
+@pytest.mark.parametrize("distance", [0.3, 1.5])
+def test_what_has_no_depth_is_not_put_on_the_wall_behind_it(distance):
+    assert before_wall(14, distance=distance, unseen=slice(None))[0] is None
+
+
+def test_the_less_has_depth_the_less_certain_the_middle_is():
+    deviations = []
+    for unseen in (0, 30, 50, 70):  # of 105 columns
+        geometry, centre = before_wall(14, unseen=slice(unseen))
+        assert mahalanobis(geometry, centre) < chi2.ppf(0.95, df=3)
+        deviations.append(np.sqrt(np.trace(geometry.covariance)))
+    assert deviations == sorted(deviations)
+
+
+def test_noise_of_depth_moves_a_point_along_its_ray():
+    """Far off the axis a point moves by more than its depth does."""
+    camera, far = Intrinsics(40.0, 40.0, 31.5, 31.5, 64, 64), 8.0
+    mask = np.zeros((64, 64), np.float32)
+    mask[2:6, 2:6] = 1  # 45 degrees from the axis, across and down
+    depth = np.full((64, 64), 12.0, np.float32)
+    depth[2:6, 2:6] = far
+    geometry = slot_geometry(np.stack([1 - mask, mask]), Region(0, 0, 64, 64), depth, camera)[1]
+    ray = geometry.centroid / np.linalg.norm(geometry.centroid)
+    moved = depth_sigma(far) * np.linalg.norm(geometry.centroid) / geometry.centroid[2]
+    assert ray @ geometry.covariance @ ray >= moved**2
 
 
 def test_the_thin_tail_of_a_mask_does_not_move_the_centre():

@@ -94,6 +94,26 @@ def test_depth_that_is_always_a_little_older_is_not_waited_for():
     assert milliseconds(matcher.match(header(170))[0]) == 165
 
 
+@pytest.mark.parametrize("interval", [1000 / 15, 200.0])
+def test_depth_that_is_due_too_late_to_fit_is_not_waited_for(interval):
+    matcher = DepthMatcher(tolerance=0.02, patience=LONG)
+    matcher.add_info(CameraInfo())
+    for number in range(1, 6):
+        matcher.add_depth(Image(header=header(interval * number)))
+    with pytest.raises(NoDepthError, match="33 ms before the image"):
+        matcher.match(header(5 * interval + 33.3))
+
+
+def test_depth_that_comes_in_disorder_is_found():
+    matcher = DepthMatcher(tolerance=0.02, patience=0.0)
+    matcher.add_info(CameraInfo())
+    for stamp in (10_000, 10_033, 10_100, 10_067):
+        matcher.add_depth(Image(header=header(stamp)))
+    assert [milliseconds(matcher.match(header(stamp))[0]) for stamp in (10_033, 10_067, 10_100)] == [
+        10_033, 10_067, 10_100,
+    ]  # fmt: skip
+
+
 @given(st.integers(0, 100), st.booleans())
 def test_a_slow_network_finds_the_depth_of_its_image(later, depth_first):
     matcher = DepthMatcher(tolerance=0.02, patience=0.0)
@@ -129,6 +149,14 @@ def test_the_camera_info_nearest_in_time_is_taken():
         matcher.add_depth(Image(header=header(stamp)))
         taken[stamp] = milliseconds(matcher.match(header(stamp))[1])
     assert taken == {100: 10, 900: 1000}
+
+
+def test_the_camera_info_of_before_a_restart_is_forgotten():
+    matcher = DepthMatcher(patience=0.0)
+    for stamp in (95_000, 96_000, 1_000):  # the new run sends it once
+        matcher.add_info(CameraInfo(header=header(stamp)))
+    matcher.add_depth(Image(header=header(60_000)))
+    assert milliseconds(matcher.match(header(60_000))[1]) == 1_000
 
 
 def test_why_depth_is_refused_is_told_also_where_some_came_before():
@@ -248,6 +276,14 @@ def test_depth_in_another_frame_is_used_and_told(pipeline):
     assert found.depth is not None
     assert "depth is in frame 'depth_camera', the image in 'camera'" in found.depth_fault
     assert frame(pipeline, stamp, header(100, ""), camera_info(stamp)).depth_fault == ""
+
+
+def test_camera_info_of_another_frame_is_used_and_told(pipeline):
+    stamp = header(100)
+    found = frame(pipeline, stamp, stamp, camera_info(header(100, "depth_camera")))
+    assert found.depth is not None
+    assert "camera_info is in frame 'depth_camera', the image in 'camera'" in found.depth_fault
+    assert "remap camera_info" in found.depth_fault
 
 
 def test_depth_of_another_shape_is_used_and_told(pipeline):

@@ -489,6 +489,25 @@ def test_a_replay_that_starts_again_is_placed_from_its_first_frame(pose_late, sl
     assert joiner.unplaced == 0
 
 
+@given(st.permutations(range(6)))
+def test_what_comes_in_disorder_is_joined_by_its_stamp(order):
+    """A network that disorders messages: what a frame needs is found, and no frame is joined after a later one."""
+    joiner, joined = FrameJoiner(), []
+    for number in order:
+        stamp = 5.0 + 0.015 * number  # all within STEP_BACK
+        joiner.add_slots(nanoseconds(stamp), stamp)
+        joiner.add_depth(nanoseconds(stamp), stamp)
+        joiner.add_pose(nanoseconds(stamp), turning(stamp))
+        joined += joiner.complete()
+    joined += joiner.complete(ended=True)
+    stamps = [frame.slots for frame in joined]
+    assert stamps == sorted(stamps)
+    assert len(joined) + joiner.unplaced == 6
+    assert [frame.depth for frame in joined] == stamps
+    for frame in joined:
+        np.testing.assert_allclose(frame.camera, turning(frame.slots), atol=1e-9)
+
+
 def test_slots_get_the_depth_image_of_their_stamp_if_there_is_one():
     joiner = FrameJoiner()
     for stamp in (4.9, 5.0, 5.1):
@@ -580,6 +599,16 @@ def test_a_recording_without_camera_info_is_refused_and_no_map_drawn(tmp_path, c
     assert not png.exists()
 
 
+def test_a_camera_info_of_another_image_size_is_told(tmp_path):
+    def enlarge(number, messages):
+        messages[CAMERA_INFO].width, messages[CAMERA_INFO].height = 256, 192
+
+    bag = tmp_path / "sized.mcap"
+    write_recording(bag, OBJECTS, PATH[:2], CAMERA, spoil=enlarge)
+    with pytest.raises(ValueError, match=r"camera_info is for images of 256x192 pixels, the image has 128x96"):
+        list(read_frames(bag))
+
+
 def test_a_camera_info_topic_on_which_nothing_came_is_refused_as_well(tmp_path):
     write_recording(tmp_path / "empty.mcap", OBJECTS, [], CAMERA)
     with pytest.raises(ValueError, match="no camera_info on /camera/camera_info"):
@@ -598,7 +627,9 @@ def test_landmarks_from_topics(tmp_path):
     mask, strip = np.zeros((2, 16, 16), np.uint8)
     mask[5:9, 5:9] = 255
     strip[11:13, 3:12] = 255
-    slots = messages.SlotArray(model_id="0" * 12, roi=RegionOfInterest(width=128, height=96))
+    slots = messages.SlotArray(
+        model_id="0" * 12, source_width=128, source_height=96, roi=RegionOfInterest(width=128, height=96)
+    )
     for index, (track, pixels, share) in enumerate([(7, 255 - mask - strip, 0.9), (3, mask, 0.8), (5, strip, 0.1)]):
         slot = messages.Slot(index=index, track_id=track, latent_mean=[index, 1.0], latent_log_sigma=[-2.0, -2.0])
         slot.occluding_share, slot.background = share, track != 3

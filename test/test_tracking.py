@@ -310,6 +310,14 @@ def test_after_a_gap_nothing_is_what_was_there_before(interval, gap, goes_on):
     assert tracker.resets == (not goes_on)
 
 
+def test_what_was_a_usual_interval_before_a_restart_is_none_after_it():
+    tracker = Tracker(TrackerSettings(max_absence=1.0))
+    for stamp in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 0.0, 0.1, 0.2):
+        tracker.update(scene(disc(6, 6, 3)), *latents(0, 1), stamp=stamp)
+    assert tracker.update(scene(disc(6, 6, 3)), *latents(0, 1), stamp=8.2).tolist() == [4, 5]
+    assert tracker.resets == 2
+
+
 def test_a_camera_that_becomes_slow_keeps_its_tracks_once_that_is_usual():
     tracker = Tracker(TrackerSettings(max_absence=1.0))
     stamps = [*np.arange(0.0, 2.0, 0.1), *np.arange(4.0, 24.0, 2.0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sensor_msgs.msg import CameraInfo
 
-from monet_perception.calibration import camera_intrinsics
+from monet_perception import calibration
 from monet_perception.geometry import Intrinsics
 from monet_perception.raw_images import MessageError
 
@@ -16,17 +16,18 @@ def to_intrinsics(message: CameraInfo, *, rectified: bool) -> Intrinsics:
         MessageError: not a calibration.
     """
     try:
-        return camera_intrinsics(message, rectified=rectified)
+        return calibration.camera_intrinsics(message, rectified=rectified)
     except ValueError as error:
         raise MessageError(f"camera_info is not a calibration: {error}") from error
 
 
 def check_size(intrinsics: Intrinsics, width: int, height: int) -> None:
-    """Checks that intrinsics are those of images of `width` x `height` pixels.
+    """`calibration.check_size` where a message is to blame.
 
     Raises:
         MessageError: made for another size.
     """
-    size = intrinsics.width, intrinsics.height
-    if size != (width, height):
-        raise MessageError(f"camera_info is for images of {size[0]}x{size[1]} pixels, the image has {width}x{height}")
+    try:
+        calibration.check_size(intrinsics, width, height)
+    except ValueError as error:
+        raise MessageError(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -12,12 +13,14 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, stamp_nanoseconds
+from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, stamp_nanoseconds, starts_again
 
 KEPT = 12
 """Messages of each kind that are kept: what came shortly before the work on an image begins."""
 type DepthImage = Image | CompressedImage
 """A depth image as it comes: only its stamp matters here."""
+JITTER = 0.1
+"""Share of their interval by which depth images may come earlier or later than they are due."""
 SILENT = 1.0
 """Seconds without a depth image after which none is waited for any more."""
 
@@ -47,11 +50,9 @@ class DepthMatcher:
     _change: threading.Condition = field(default_factory=threading.Condition, init=False, repr=False)
 
     def add_depth(self, message: DepthImage) -> None:
-        """Keeps a depth image; one that is older than the last (a bag that starts again) forgets those before it."""
+        """Keeps a depth image; where stamps start again, as of a bag, those before it are forgotten."""
         with self._change:
-            if self._depths and stamp_nanoseconds(message.header) < stamp_nanoseconds(self._depths[-1].header):
-                self._depths.clear()
-            self._depths.append(message)
+            _keep(self._depths, message)
             self._unusable_depth = ""
             self._arrived = time.monotonic()
             stamp, nearest = self._expected, self._nearest
@@ -60,9 +61,9 @@ class DepthMatcher:
             self._change.notify_all()
 
     def add_info(self, message: CameraInfo) -> None:
-        """Keeps a camera_info."""
+        """Keeps a camera_info; where stamps start again, those before it are forgotten."""
         with self._change:
-            self._infos.append(message)
+            _keep(self._infos, message)
             self._unusable_info = ""
 
     def refuse_depth(self, reason: str) -> None:
@@ -127,14 +128,25 @@ class DepthMatcher:
         return depth, info
 
     def _under_way(self, stamp: int) -> bool:
-        """Whether a depth image is coming that may fit better: they do come, but the last is older than the image."""
+        """Whether a depth image is coming that may fit better.
+
+        They do come, the last is older than the image, and where they come regularly, one that is due lies within the
+        tolerance: slots are not to wait for what can't fit.
+        """
         if time.monotonic() - self._arrived > SILENT:
             return False
         stamps = [stamp_nanoseconds(message.header) for message in self._depths]
         before = stamp - stamps[-1]
-        # Where depth comes regularly, the next one is nearer only if the last is more than half an interval away.
-        half = float(np.median(np.diff(stamps))) / 2 if len(stamps) > 1 else 0.0
-        return before > min(half, self.tolerance * NANOSECONDS)
+        tolerance = self.tolerance * NANOSECONDS
+        interval = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
+        if interval <= 0:  # not known, or without stamps
+            return before > 0
+        # The next one is nearer only if the last is more than half an interval away.
+        if before <= min(interval / 2, tolerance):
+            return False
+        since_due = before % interval if before >= interval else math.inf
+        until_due = -before % interval
+        return min(since_due, until_due) <= tolerance + JITTER * interval
 
     def _too_far(self, depth: DepthImage, stamp: int) -> str:
         if not stamp or not stamp_nanoseconds(depth.header):
@@ -152,6 +164,19 @@ class DepthMatcher:
 
 def _none_came(what: str, unusable: str) -> str:
     return f"no {what} has come that can be used: {unusable}" if unusable else f"no {what} has come"
+
+
+def _keep[Message: (DepthImage, CameraInfo)](messages: deque[Message], message: Message) -> None:
+    """Adds a message to those before it, in the order of their stamps, or in their place where stamps start again."""
+    stamp = stamp_nanoseconds(message.header)
+    newest = stamp_nanoseconds(messages[-1].header) if messages else stamp
+    if starts_again(stamp, newest):
+        messages.clear()
+    messages.append(message)
+    if stamp < newest:
+        in_order = sorted(messages, key=lambda kept: stamp_nanoseconds(kept.header))
+        messages.clear()
+        messages.extend(in_order)
 
 
 def _nearest[Message: (DepthImage, CameraInfo)](messages: Iterable[Message], stamp: int) -> Message | None:

@@ -135,7 +135,11 @@ class Pipeline:
             intrinsics = to_intrinsics(info, rectified=self.rectified)
             check_size(intrinsics, decomposition.source_width, decomposition.source_height)
             metres = to_metres(image)
-            doubt = _other_frame(header.frame_id, image.header.frame_id) or _other_aspect(metres, decomposition)
+            doubt = (
+                _other_frame("depth", header, image.header)
+                or _other_frame("camera_info", header, info.header)
+                or _other_aspect(metres, decomposition)
+            )
             if not measures_anything(metres):  # with an empty cloud all the same, or viewers would keep the last one
                 doubt = "no pixel of the depth image holds a measurement: the camera may be covered, or too near"
             return (metres, intrinsics), doubt
@@ -155,14 +159,19 @@ def _other_aspect(depth: NDArray[np.float32], decomposition: Decomposition) -> s
     return f"depth is {columns}x{rows}, the image {width}x{height}: 3D is wrong, as they can't be registered"
 
 
-def _other_frame(image: str, depth: str) -> str:
-    """What is to be said where image and depth name different frames; empty if they don't.
+REMEDIES = {
+    "depth": "unless depth is registered to it",
+    "camera_info": "unless that is the same camera: remap camera_info to the topic beside the image",
+}
+
+
+def _other_frame(what: str, of_image: Header, of_other: Header) -> str:
+    """What is to be said where an image and its depth or camera_info name different frames; empty if they don't.
 
     Registered depth is in the frame of the image that it is registered to, but some drivers leave their depth camera's
     name on it.
     """
-    if not image or not depth or image == depth:
+    image, other = of_image.frame_id, of_other.frame_id
+    if not image or not other or image == other:
         return ""
-    return (
-        f"depth is in frame {depth[:40]!r}, the image in {image[:40]!r}: 3D is wrong unless depth is registered to it"
-    )
+    return f"{what} is in frame {other[:40]!r}, the image in {image[:40]!r}: 3D is wrong {REMEDIES[what]}"
