@@ -1,6 +1,7 @@
 """The data module: every epoch a permutation, the same one whenever, wherever and however often it is interrupted."""
 
 import contextlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ SEEDS = st.integers(0, 2**31)
 EPOCHS = st.integers(0, 1000)
 
 
-def make_store(path: Path, count: int = COUNT, *, groups: bool = False, size: int = 4) -> Path:
-    layout = StoreLayout("numbers", "train", "a test", "none", height=size, width=size, labels=True, groups=groups)
+def make_store(path: Path, count: int = COUNT, *, groups: bool = False, size: int = 4, **described: Any) -> Path:
+    described = {"source": "a test", **described}
+    layout = StoreLayout(
+        "numbers", "train", licence="none", height=size, width=size, labels=True, groups=groups, **described
+    )
     number = np.arange(count)[:, None, None]
     with StoreWriter(path, layout, count) as writer:
         images = np.broadcast_to(number[..., None], (count, size, size, 3)) + np.arange(3)
@@ -196,6 +200,15 @@ def test_groups_and_a_store_for_validation(store: Path, tmp_path: Path) -> None:
     alone = SceneData(store, batch_size=10, val_fraction=0)
     alone.setup()
     assert alone.val_dataloader() == []
+
+
+def test_validation_scenes_that_are_trained_on_are_told(tmp_path: Path) -> None:
+    train = make_store(tmp_path / "train", source="train.render", seed=4)
+    with pytest.warns(UserWarning, match=r"val was rendered with the seed of .*train and holds scenes"):
+        SceneData(train, val_store=make_store(tmp_path / "val", 20, source="train.render", seed=4)).setup()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SceneData(train, val_store=make_store(tmp_path / "other", 20, source="train.render", seed=5)).setup()
 
 
 def test_what_does_not_fit_says_so(store: Path, tmp_path: Path) -> None:

@@ -315,6 +315,13 @@ def test_trainings_of_one_seed_or_of_different_length_do_not_share_a_row(
     save_checkpoint(longer.parent / "last.safetensors", Monet(CONFIG), dataset="painted", steps=9000)
     started = put_in_run(networks[1], tmp_path / "started", "best.safetensors", seed=0, validated=8000, pretrained="a")
 
+    other = put_in_run(networks[0], tmp_path / "other", "best.safetensors", seed=1, validated=8000)
+    config = json.loads((other.parent / "config.yaml").read_text())
+    config["model"]["objective"] = {"beta": 8.0}
+    (other.parent / "config.yaml").write_text(json.dumps(config))
+    config["model"]["objective"] = {"beta": 0.5}
+    (second.parent / "config.yaml").write_text(json.dumps(config | {"seed_everything": 2}))
+
     def refusal(*checkpoints: str) -> str:
         argv = [*checkpoints, "--store", str(store.path), "--backend", "torch", "--limit", "4", "--bootstrap", "20"]
         status, error = main(argv), capsys.readouterr().err
@@ -325,6 +332,8 @@ def test_trainings_of_one_seed_or_of_different_length_do_not_share_a_row(
     assert f"(first_best={first} again_best={again})" in refusal(f"MONet={first}", f"MONet={again}")
     assert "different numbers of images (8,000 and 4,000)" in refusal(str(first), str(short))
     assert "different numbers of images (8,000 and 9,000)" in refusal(str(first), str(longer))
+    assert "different settings (model.objective.beta: 8.0 and 0.5)" in refusal(str(other), str(second))
+    assert refusal(f"MONet={other}", f"MONet={second}") == "", "on purpose"
     assert refusal(str(first), str(second)) == "", "the best network of a training may come before its end"
     assert refusal(f"MONet={first}", f"MONet={short}") == "", "on purpose"
     assert refusal(f"MONet={first}", f"MONet={started}") == "", "another start, another network"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from train.render import FURNITURE, main
 from train.scenes.assets import Sources
 from train.scenes.drawing import RenderJob
 from train.scenes.film import Film
+from train.scenes.foreign import find_files
 from train.scenes.kinds import KINDS
 from train.scenes.models import MOST_PARTS, ModelError, read_models
 from train.scenes.photographs import photograph_textures
@@ -134,13 +136,59 @@ def test_models_that_cannot_be_drawn_are_left_out(models: Path, tmp_path: Path) 
     sliver = "mtllib thin.mtl\nv 0 0 0\nv 1 0 0\nv 2 0 0\nv 3 0 0\nusemtl thin\nf 9 10 11\nf 10 11 12\n"
     solid = trimesh.exchange.obj.export_obj(box(1, 1, 1), include_normals=False, include_texture=False)
     (tmp_path / "thin.obj").write_text(f"{solid}\n{sliver}")
-    with pytest.warns(UserWarning, match=r"1 models can't be read: broken \("):
+    with pytest.warns(
+        UserWarning, match=r"2 models are left out: broken \(.*too_fine \(has 81,920 triangles, not 12 to 10,000\)"
+    ):
         read = {model.name: model for model in read_models((tmp_path,))}
     assert sorted(read) == ["alike", "good", "many", "thin"]
     assert len(read["many"].parts) == MOST_PARTS
     (joined,) = read["alike"].parts
     assert len(joined.triangles) == 12 * 12
     assert [len(part.triangles) for part in read["thin"].parts] == [12], "a part without area can't be drawn"
+
+
+def textured(material: Any) -> trimesh.Trimesh:
+    mesh = box(1, 1, 1)
+    corners = np.random.default_rng(0).random((len(mesh.vertices), 2))
+    mesh.visual = trimesh.visual.TextureVisuals(corners, material=material)
+    return mesh
+
+
+def test_gltf_without_a_colour_is_white(tmp_path: Path) -> None:
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.new("RGB", (4, 4), (200, 100, 50)))
+    textured(material).export(tmp_path / "white.glb")
+    ((part,),) = (model.parts for model in read_models([tmp_path]))
+    assert part.colour == (1.0, 1.0, 1.0)
+
+
+def test_what_a_picture_leaves_transparent_is_not_black(tmp_path: Path) -> None:
+    """A net is left out; a picture with some holes has them in its own colour."""
+    for name, holes in (("net", 90), ("leaf", 40)):
+        pixels = np.zeros((10, 10, 4), np.uint8)
+        pixels.reshape(-1, 4)[holes:] = (0, 200, 0, 255)
+        material = trimesh.visual.material.SimpleMaterial(image=Image.fromarray(pixels))
+        textured(material).export(tmp_path / f"{name}.obj", mtl_name=f"{name}.mtl")
+        (tmp_path / "material_0.png").rename(tmp_path / f"{name}.png")
+        library = tmp_path / f"{name}.mtl"
+        library.write_text(library.read_text().replace("material_0.png", f"{name}.png"))
+    (leaf,) = read_models([tmp_path / "leaf.obj"])
+    assert leaf.parts[0].texture is not None
+    np.testing.assert_allclose(leaf.parts[0].texture.reshape(-1, 3), np.tile((0, 200, 0), (128 * 128, 1)), atol=1)
+    with pytest.raises(ModelError):
+        read_models([tmp_path / "net.obj"])
+
+
+def test_links_to_one_photograph_count_once_and_broken_ones_not_at_all(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in ("a", "b"):
+        noise = generator.integers(0, 255, (400, 400, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{name}.jpg")
+        for size in range(5):
+            (tmp_path / f"{name}_{size}.jpg").symlink_to(tmp_path / f"{name}.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:20_000])
+    assert [file.name for file in find_files([tmp_path], [".jpg"])] == ["a.jpg", "b.jpg", "cut.jpg"]
+    grey = (photograph_textures([tmp_path], 6) == 128).all(axis=-1)  # what is missing, by OpenCV
+    assert grey.mean() < 0.01
 
 
 def test_normals_and_colours_are_those_of_the_surface(tmp_path: Path) -> None:
@@ -253,7 +301,7 @@ def test_film_changes_what_it_says() -> None:
     [
         ({}, "no models in"),
         ({"a.sh3f": b"no archive"}, "not a catalogue of Sweet Home 3D, or a damaged one"),
-        ({"a.obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"}, "can be drawn: it needs 12 to 10,000 triangles"),
+        ({"a.obj": b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"}, "can be drawn: a (has 1 triangles, not 12 to 10,000)"),
         ({"a.glb": b"glTF, but for its end"}, "can be drawn: a ("),
     ],
 )

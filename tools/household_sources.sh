@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Models and photographs of the household recipes, from Debian's packages and without installing them. $1: folder to make.
+# Needs Debian 12's package sources, as `apt-get update` reads them.
 set -euo pipefail
 
 models=(sweethome3d-furniture)

@@ -146,6 +146,8 @@ class RunCLI(LightningCLI):
 
     def _check_seed(self) -> None:
         """Raises RunError for a negative seed, and for another than that of the run that is resumed."""
+        if isinstance(self.config["seed_everything"], bool):
+            raise RunError("--seed_everything takes a whole number: a run has to be repeatable")
         seed, run = _seed(self.config["seed_everything"]), Path(self.config["run"])
         if seed < 0:
             raise RunError(f"--seed_everything must not be negative, got {seed}")

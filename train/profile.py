@@ -208,8 +208,9 @@ def measure(profiles: Sequence[Profile], setting: Setting) -> list[str]:
 def _told_in(failures: list[str], what: str) -> Iterator[None]:
     try:
         yield
-    # PyTorch's own for want of memory, on CPUs too, and BrokenProcessPool; or a system that doesn't tell of memory.
-    except (RuntimeError, OSError) as error:
+    # PyTorch's own for want of memory, on CPUs too, and BrokenProcessPool; a system that doesn't tell of memory; or
+    # images too small to be normalised.
+    except (RuntimeError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         failures.append(f"{what} ({reason})")
 

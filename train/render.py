@@ -28,7 +28,7 @@ from typing import Any, get_args
 import cv2
 from tqdm import tqdm
 
-from monet_perception.files import replacing
+from monet_perception.files import write_bytes
 from train.arguments import above_zero, at_least, positive
 from train.data.manifest import StoreError
 from train.data.multi_object import import_tensorflow
@@ -138,8 +138,8 @@ def _render_overview(options: argparse.Namespace) -> None:
     if not cv2.haveImageWriter(str(options.output)):
         raise ValueError(f"{options.output} doesn't end as a picture does that can be written, such as .png or .jpg")
     page = overview(options.columns, options.seed, _sources(options))
-    with replacing(options.output) as temporary:
-        cv2.imwrite(str(temporary), cv2.cvtColor(page, cv2.COLOR_RGB2BGR))
+    _, picture = cv2.imencode(options.output.suffix, cv2.cvtColor(page, cv2.COLOR_RGB2BGR))
+    write_bytes(options.output, picture.tobytes())
     print(f"{options.output}: {', '.join(drawable(_sources(options)))}.")
 
 
@@ -270,7 +270,7 @@ def _command(commands: Any, name: str, help: str, example: str) -> tuple[argpars
         "--shadow-size",
         type=at_least(0),
         metavar="S",
-        help="shadow map, pixels; 0: no shadows, faster [the kind's own]",
+        help="shadow map of tabletop and household scenes, pixels; 0: no shadows, faster [the kind's own]",
     )
     parser.add_argument("--split", default="train", help="what the store's manifest calls these scenes [train]")
     parser.add_argument(

@@ -47,7 +47,7 @@ class Score:
         text = f"{self.value * scale:.{digits}f}"
         if self.deviation is not None:
             return f"{text} ± {self.deviation * scale:.{digits}f}"
-        if self.low is not None and self.high is not None:
+        if self.low is not None and self.high is not None and math.isfinite(self.low):  # of one image there is none
             return f"{text} [{self.low * scale:.{digits}f}, {self.high * scale:.{digits}f}]"
         return text
 
@@ -150,7 +150,7 @@ def markdown_table(store: str, rows: Sequence[Row], table: str) -> str:
     split = table == "5.1"  # its first column is two: architecture and initialisation, given as "MONet/Kaiming"
     names = ["Architecture", "Initialisation"] if split else ["Model"]
     lines = [
-        f"**{store}** (as table {table}: {chosen.title})",
+        f"**{store}** ({_counts(rows)} images; as table {table}: {chosen.title})",
         "",
         "| " + " | ".join([*names, "Networks", "ARI ↑", "MSC ↑", f"MSE × 10⁻{'⁰¹²³⁴'[chosen.mse_exponent]} ↓"]) + " |",
         "|" + " --- |" * (len(names) + 4),
@@ -163,6 +163,11 @@ def markdown_table(store: str, rows: Sequence[Row], table: str) -> str:
         cells = [*_name_cells(f"{model} (thesis)", split), "", *published]
         lines.append("| " + " | ".join(f"*{cell}*" if cell else "" for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    """How many images were scored, of each model where that differs."""
+    return ", ".join(f"{images:,}" for images in dict.fromkeys(row.images for row in rows))
 
 
 def training_table(trainings: Mapping[str, Training]) -> str:

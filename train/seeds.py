@@ -7,11 +7,15 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from monet_perception.checkpoint import CheckpointError, CheckpointInfo, read_info
 from train import report
 from train.model_names import name_by_run, structure_name
-from train.runs import CONFIG_NAME, LAST_NAME, Training, images_seen, read_training, read_validations
+from train.runs import CONFIG_NAME, LAST_NAME, Training, images_seen, read_config, read_training, read_validations
+
+UNCOMPARED = ("pretrained", "fine_tune", "compile")
+"""Settings of a model that may differ between seeds of one: where it starts is told beside its scores."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,39 @@ def _difference_from_seeds(one: Network, other: Network) -> str | None:
     if _beginning(one.training) == _beginning(other.training):
         return f"were both trained with seed {one.training.seed}"
     images = _images_seen(one.path, one.training), _images_seen(other.path, other.training)
-    if images[0] != images[1] and not (one.named and other.named):
+    if one.named and other.named:
+        return None
+    if images[0] != images[1]:
         return f"were trained on different numbers of images ({images[0]:,} and {images[1]:,})"
+    return _difference_in_settings(one.path.parent, other.path.parent)
+
+
+def _difference_in_settings(one: Path, other: Path) -> str | None:
+    """The first setting of two runs that seeds of one model share, and these don't."""
+    first, second = _settings(one), _settings(other)
+    for name in sorted(first.keys() & second.keys()):  # of other versions, one may lack some
+        if first[name] != second[name]:
+            return f"were trained with different settings ({name}: {first[name]} and {second[name]})"
     return None
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    """What makes a run's network, but its seed and start, by dotted name."""
+    config = read_config(run)
+    found: dict[str, Any] = {}
+    if isinstance(config, dict):
+        model, data = (part if isinstance(part, dict) else {} for part in (config.get("model"), config.get("data")))
+        parts: list[tuple[str, Any]] = [
+            (f"model.{name}", value) for name, value in model.items() if name not in UNCOMPARED
+        ]
+        parts += [(f"data.{name}", data[name]) for name in ("store", "batch_size") if name in data]
+        while parts:
+            name, value = parts.pop()
+            if isinstance(value, dict):
+                parts += [(f"{name}.{inner}", deeper) for inner, deeper in value.items()]
+            else:
+                found[name] = value
+    return found
 
 
 def _beginning(training: Training) -> tuple[int, str | None, str | None]:

@@ -13,7 +13,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.loops.progress import _ProcessedTracker
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -182,6 +182,11 @@ class SceneData(lightning.LightningDataModule):
         if val_store.images.shape[1:] != store.images.shape[1:]:
             sizes = [f"{s.manifest.height}x{s.manifest.width}" for s in (store, val_store)]
             raise StoreError(f"{self.store} has images of {sizes[0]} and {self.val_store} of {sizes[1]}")
+        if _same_scenes(store.manifest, val_store.manifest):
+            rank_zero_warn(
+                f"{self.val_store} was rendered with the seed of {self.store} and holds scenes that are trained on: "
+                "render it with another --seed"
+            )
         self.train_set, self.val_set = StoreDataset(store), StoreDataset(val_store)
 
     def train_dataloader(self) -> SceneLoader:
@@ -251,3 +256,9 @@ def _end_when_told(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
+
+
+def _same_scenes(one: Manifest, other: Manifest) -> bool:
+    """Whether two stores were rendered from one seed: the smaller is then a part of the larger."""
+    rendered = (one.source, other.source) == ("train.render", "train.render")
+    return rendered and (one.dataset, one.seed, one.options) == (other.dataset, other.seed, other.options)

@@ -10,16 +10,20 @@ from pathlib import Path
 def find_files(roots: Iterable[Path], suffixes: Sequence[str]) -> list[Path]:
     """Files that end so: of the roots in their order, those in a folder sorted by their place in it.
 
+    Of links to one file the first counts: packages of wallpapers have one for every size of a screen.
+
     Raises:
         FileNotFoundError: a root is not there.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for root in roots:
         if not root.exists():
             raise FileNotFoundError(f"{root}: no such file or folder")
         within = sorted(root.rglob("*"), key=lambda file: file.relative_to(root)) if root.is_dir() else [root]
-        found |= {file: None for file in within if file.suffix.lower() in suffixes and file.is_file()}
-    return list(found)
+        for file in within:
+            if file.suffix.lower() in suffixes and file.is_file():
+                found.setdefault(file.resolve(), file)
+    return list(found.values())
 
 
 def describe(root: Path, suffixes: Sequence[str]) -> dict[str, object]:

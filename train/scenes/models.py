@@ -103,7 +103,8 @@ class _Source:
 def read_models(paths: Sequence[Path]) -> list[Model]:
     """The models of these files, and of those in these folders, that can be drawn, in a fixed order.
 
-    What can't be read is left out and counted in a warning. A catalogue's doors and windows are left out as well.
+    What can't be read, or has too few or too many triangles, is left out and counted in a warning. A catalogue's doors
+    and windows are left out as well.
 
     Raises:
         FileNotFoundError: a path is not there.
@@ -124,10 +125,9 @@ def read_models(paths: Sequence[Path]) -> list[Model]:
         if model is not None:
             models.append(model)
     if not models:
-        limits = f"it needs {FEWEST_TRIANGLES} to {MOST_TRIANGLES:,} triangles"
-        raise ModelError(f"no model in {where} can be drawn: {'; '.join(failures[:3]) or limits}")
+        raise ModelError(f"no model in {where} can be drawn: {'; '.join(failures[:3]) or 'all are flat or empty'}")
     if failures:
-        warnings.warn(f"{len(failures)} models can't be read: {'; '.join(failures[:3])}", stacklevel=2)
+        warnings.warn(f"{len(failures)} models are left out: {'; '.join(failures[:3])}", stacklevel=2)
     return models
 
 
@@ -184,14 +184,19 @@ def _trimesh() -> Any:
 
 
 def _model(source: _Source) -> Model | None:
-    """None where there is nothing to draw or too much."""
+    """None where there is nothing to draw.
+
+    Raises:
+        ModelError: too few or too many triangles.
+    """
     data, resolver = source.read()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of textures that are not there and the like
         scene = _trimesh().load_scene(io.BytesIO(data), file_type=source.format, resolver=resolver)
         meshes = [mesh for mesh in scene.dump() if hasattr(mesh, "faces") and len(mesh.faces) and _opaque(mesh)]
-    if not FEWEST_TRIANGLES <= sum(len(mesh.faces) for mesh in meshes) <= MOST_TRIANGLES:
-        return None
+    triangles = sum(len(mesh.faces) for mesh in meshes)
+    if not FEWEST_TRIANGLES <= triangles <= MOST_TRIANGLES:
+        raise ModelError(f"has {triangles:,} triangles, not {FEWEST_TRIANGLES} to {MOST_TRIANGLES:,}")
     parts = [_part(mesh, source.turn) for mesh in meshes]
     used = np.concatenate([part.vertices[part.triangles].reshape(-1, 3) for part in parts])
     low, high = used.min(axis=0), used.max(axis=0)
@@ -261,12 +266,16 @@ def _area(part: Part) -> float:
 
 def _opaque(mesh: Any) -> bool:
     dissolve = getattr(getattr(mesh.visual, "material", None), "kwargs", {}).get("d", ["1"])  # OBJ's, unread by trimesh
-    return min(_rgba(mesh)[3], float(dissolve[-1])) >= _OPAQUE
+    picture = _picture(mesh)
+    alpha = 1.0 if picture is None else float(np.mean(_alpha(picture)))
+    return min(_rgba(mesh)[3], float(dissolve[-1]), alpha) >= _OPAQUE
 
 
 def _rgba(mesh: Any) -> tuple[float, float, float, float]:
     """Of the material, or the mean over a mesh that is painted vertex by vertex or face by face."""
     material = getattr(mesh.visual, "material", None)
+    if material is not None and getattr(material, "baseColorFactor", material) is None:
+        return 1.0, 1.0, 1.0, 1.0  # glTF's default, where trimesh's is grey
     colour = material.main_color if material is not None else np.mean(mesh.visual.face_colors, axis=0)
     red, green, blue, alpha = (np.asarray(colour, float) / 255).tolist()
     return red, green, blue, alpha
@@ -274,9 +283,26 @@ def _rgba(mesh: Any) -> tuple[float, float, float, float]:
 
 def _texture(mesh: Any) -> NDArray[np.uint8] | None:
     """uint8 [TEXTURE_SIDE, TEXTURE_SIDE, 3] of the material's picture, or None."""
+    picture = _picture(mesh)
+    if picture is None:
+        return None
+    pixels, alpha = np.asarray(picture.convert("RGB"), np.float32), _alpha(picture)[..., None]
+    # Geometry has no holes here: where the picture does, in a net say, its mean colour fills them.
+    pixels = alpha * pixels + (1 - alpha) * (alpha * pixels).mean(axis=(0, 1)) / max(float(alpha.mean()), 1e-3)
+    small = cv2.resize(np.asarray(pixels), (TEXTURE_SIDE, TEXTURE_SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(np.rint(np.clip(small, 0, 255)), np.uint8)
+
+
+def _picture(mesh: Any) -> Any:
+    """The material's picture (PIL, RGBA), None where it has none."""
     material = getattr(mesh.visual, "material", None)
     picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if picture is None:
         return None
-    pixels = np.asarray(picture.convert("RGB"))
-    return np.asarray(cv2.resize(pixels, (TEXTURE_SIDE, TEXTURE_SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+    opaque = getattr(material, "alphaMode", "MASK") in (None, "OPAQUE")  # glTF's: alpha is then something else
+    return (picture.convert("RGB") if opaque else picture).convert("RGBA")
+
+
+def _alpha(picture: Any) -> NDArray[np.float32]:
+    """[H, W] of a picture (PIL, RGBA), in [0, 1]."""
+    return np.asarray(np.asarray(picture, np.float32)[..., 3] / 255, np.float32)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from train.data.decode import read_image
 from train.scenes.foreign import find_files
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -57,10 +58,10 @@ def _pieces(files: list[Path], seed: int) -> Iterator[NDArray[np.uint8]]:
 def _read(file: Path) -> NDArray[np.uint8] | None:
     """RGB; None where there is no photograph in the file."""
     try:
-        picture = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:  # more pixels than OpenCV reads
+        picture = read_image(file)
+    except (OSError, ValueError):
         return None
-    return None if picture is None or min(picture.shape[:2]) < _SMALLEST else np.asarray(picture, np.uint8)
+    return None if min(picture.shape[:2]) < _SMALLEST else picture
 
 
 def _piece(photograph: NDArray[np.uint8], generator: np.random.Generator) -> NDArray[np.uint8]:
