@@ -327,6 +327,8 @@ class _Surface:
     @cached_property
     def whole_width(self) -> float:
         """Metres, with what has no depth: how far off the middle may be grows with the whole."""
+        if not len(self.missing):
+            return _across(*self.ends)
         every = np.concatenate([self.points, self.missing]), np.concatenate([self.weights, self.missing_weights])
         return _across(*_ends(*every))
 
@@ -343,13 +345,18 @@ def _surface(view: _View, mask: NDArray[np.floating]) -> _Surface | None:
     if kept.sum() < MIN_POINTS:
         return None
     there = view.rays[body & view.unmeasured] * _weighted_median(points[kept, 2], weights[kept])
-    before = ~kept & (points[:, 2] < points[kept, 2].min())
-    offset = np.zeros(3)
-    if before.any():
-        offset = np.average(points[before], axis=0, weights=weights[before])
-        offset -= np.average(points[kept], axis=0, weights=weights[kept])
-    share = float(weights[before].sum() / weights.sum())
-    return _Surface(points[kept], weights[kept], (offset, share), there, missing.astype(np.float64))
+    before = _before(points, weights, kept)
+    return _Surface(points[kept], weights[kept], before, there, missing.astype(np.float64))
+
+
+def _before(points: Array, weights: Array, kept: NDArray[np.bool_]) -> tuple[Array, float]:
+    """How far the points before those kept lie from them on average, [3], and their share of the weight."""
+    nearer = ~kept & (points[:, 2] < points[kept, 2].min())
+    if not nearer.any():
+        return np.zeros(3), 0.0
+    offset = np.average(points[nearer], axis=0, weights=weights[nearer])
+    offset = offset - np.average(points[kept], axis=0, weights=weights[kept])
+    return np.asarray(offset), float(weights[nearer].sum() / weights.sum())
 
 
 def _geometry(view: _View, mask: NDArray[np.floating], rim: _Rim) -> SlotGeometry | None:
