@@ -249,6 +249,9 @@ def test_figures_of_scenes_with_so_many_objects(networks: list[Path], store: Sto
     assert main([*argv, "--example-objects", "3", "--examples", "1", "--format", "svg"]) == 0
     assert (tmp_path / "decomposition_painted_seed0_3_objects.svg").exists()
     assert main([*argv, "--example-objects", "9"]) == 1
+    without = [argument for argument in argv if argument not in ("--figures", str(tmp_path))]
+    with pytest.raises(SystemExit, match="2"):
+        main([*without, "--example-objects", "3"])
 
 
 def test_a_store_given_twice_is_refused(

@@ -273,6 +273,10 @@ def ends_soon(session: int) -> bool:
         (["clutter", "--store", "{new}", "--tfrecords", "{taken}", "--count", "1"], "no published encoding"),
         (["rooms", "--variant", "up_to_six", "--tfrecords", "{new}", "--count", "1"], "no published encoding"),
         (["rooms", "--sequence", "{new}.mcap", "--objects", "60"], "take fewer"),
+        (
+            ["rooms", "--sequence", "{new}.mcap", "--variant", "empty_room", "--size", "32"],
+            "--size, --variant: of stores",
+        ),
         (["rooms", "--sequence", "{new}.mcap", "--seconds", "0.01"], "0.01 seconds at 10 images a second make no"),
         (["rooms", "--store", "{thesis}", "--count", "1", "--overwrite"], "thesis is no store"),
         (["rooms", "--sequence", "{new}", "--store", "{thesis}", "--count", "1", "--overwrite"], "thesis is no store"),

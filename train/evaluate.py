@@ -45,7 +45,10 @@ Markdown ends with how each network was trained. One network alone comes with a 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.example_objects and not options.figures:
+        parser.error("--example-objects chooses images for figures: say where to draw them (--figures FOLDER)")
     return run_command(lambda: _run(options, report.command_line("train.evaluate", argv)))
 
 

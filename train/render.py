@@ -52,6 +52,10 @@ except ImportError as error:
 FURNITURE = Path("/usr/share/sweethome3d/furniture")
 
 
+NOT_OF_SEQUENCES = ("depth", "shadow_size", "size", "split", "variant")
+"""Options of scenes; without effect on a sequence, whose room is always drawn alike and with depth."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = _parser()
@@ -72,6 +76,7 @@ def _render(options: argparse.Namespace) -> None:
         raise ValueError(f"nothing to make; see python -m train.render {options.command} --help")
     if options.count is None and (options.store or options.tfrecords):
         raise ValueError("how many scenes? Give --count")
+    _check_sequence(options)
     _check_targets(options)
     if options.store:  # first: it goes on with what was drawn before, and may find that of other settings
         _render_store(options)
@@ -79,6 +84,17 @@ def _render(options: argparse.Namespace) -> None:
         _render_sequence(options)
     if options.tfrecords:
         _render_tfrecords(options)
+
+
+def _check_sequence(options: argparse.Namespace) -> None:
+    """Raises ValueError where a sequence is all that is made and options are given that it doesn't go by."""
+    if options.sequence and not (options.store or options.tfrecords):
+        given = {name for name in NOT_OF_SEQUENCES if getattr(options, name) not in (None, False, "train")}
+        if given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+            raise ValueError(
+                f"{names}: of stores and files, not of a sequence, which goes by --objects, --frame, --rate"
+            )
 
 
 def _check_targets(options: argparse.Namespace) -> None:

@@ -28,7 +28,8 @@ class Counts:
         unstamped: images whose stamp isn't set.
         to_locate: answered while somebody wanted 3D.
         located: those of them with depth and camera_info.
-        doubtful: those located by depth that names another frame than the image does, or is of another shape.
+        doubtful: those located by depth or camera_info that name another frame than the image does, or depth of another
+            shape.
         lost: images that the middleware lost on the way; not among those received.
         received_depth, lost_depth: depth images, likewise.
     """
