@@ -57,11 +57,12 @@ class PoseHistory:
 
         Where stamps start again, those before are forgotten.
         """
-        if self.newest is not None and starts_again(stamp, self.newest):
+        if starts_again(stamp, self.newest):
             self.clear()
         place = bisect_left(self._stamps, stamp)
-        if place < len(self._stamps) and self._stamps[place] == stamp:
-            del self._stamps[place], self._poses[place]
+        if self._stamps[place : place + 1] == [stamp]:
+            self._poses[place] = pose
+            return
         self._stamps.insert(place, stamp)
         self._poses.insert(place, pose)
         if len(self._stamps) > POSES_KEPT:
@@ -145,16 +146,10 @@ class FrameJoiner:
     def add_slots(self, stamp: int, message: Any) -> None:
         """Takes the next frame of slots; where stamps start again, those that still wait do so in vain."""
         last = self._last_slots
-        again = last is not None and starts_again(stamp, last)
-        self._last_slots = stamp if last is None or again else max(last, stamp)
-        if last is not None and again:
-            self._waiting.clear()
-            self._last_joined = None
-            # The poses may have gone back already: then they are to stay.
-            newest = self._poses.newest
-            if newest is not None and abs(newest - last) < abs(newest - stamp):
-                self._poses.clear()
-                self._run_before = last
+        if last is not None and starts_again(stamp, last):
+            self._start_again(last, stamp)
+            last = None
+        self._last_slots = stamp if last is None else max(last, stamp)
         if self._last_joined is not None and stamp < self._last_joined:  # a map takes them in order
             self.unplaced += 1
             return
@@ -162,6 +157,16 @@ class FrameJoiner:
         if len(self._waiting) > FRAMES_WAITING:
             del self._waiting[0]
             self.unplaced += 1
+
+    def _start_again(self, last: int, stamp: int) -> None:
+        """Forgets the run whose last slots were of `last`; the first of the next are of `stamp`."""
+        self._waiting.clear()
+        self._last_joined = None
+        # The poses may have gone back already: then they are to stay.
+        newest = self._poses.newest
+        if newest is not None and abs(newest - last) < abs(newest - stamp):
+            self._poses.clear()
+            self._run_before = last
 
     def complete(self, *, ended: bool = False) -> Iterator[JoinedFrame]:
         """The frames for which all has come that is expected, in order; `ended`: all that wait."""

@@ -298,13 +298,14 @@ class _Surface:
 
     Attributes:
         points, weights: [N, 3] and [N], of the surface.
-        before: its mean to the mean of what the mask covers before it, [3], and the share of the weight of that.
+        before, before_share: [3], the mean of what the mask covers before the surface, and the share of its weight.
         missing, missing_weights: [M, 3] and [M], parts without depth, at the depth of the rest.
     """
 
     points: Array
     weights: Array
-    before: tuple[Array, float]
+    before: Array
+    before_share: float
     missing: Array
     missing_weights: Array
 
@@ -345,18 +346,11 @@ def _surface(view: _View, mask: NDArray[np.floating]) -> _Surface | None:
     if kept.sum() < MIN_POINTS:
         return None
     there = view.rays[body & view.unmeasured] * _weighted_median(points[kept, 2], weights[kept])
-    before = _before(points, weights, kept)
-    return _Surface(points[kept], weights[kept], before, there, missing.astype(np.float64))
-
-
-def _before(points: Array, weights: Array, kept: NDArray[np.bool_]) -> tuple[Array, float]:
-    """How far the points before those kept lie from them on average, [3], and their share of the weight."""
     nearer = ~kept & (points[:, 2] < points[kept, 2].min())
-    if not nearer.any():
-        return np.zeros(3), 0.0
-    offset = np.average(points[nearer], axis=0, weights=weights[nearer])
-    offset = offset - np.average(points[kept], axis=0, weights=weights[kept])
-    return np.asarray(offset), float(weights[nearer].sum() / weights.sum())
+    weight = float(weights[nearer].sum())
+    before = weights[nearer] @ points[nearer] / weight if weight else np.zeros(3)
+    share = weight / float(weights.sum())
+    return _Surface(points[kept], weights[kept], before, share, there, missing.astype(np.float64))
 
 
 def _geometry(view: _View, mask: NDArray[np.floating], rim: _Rim) -> SlotGeometry | None:
@@ -380,8 +374,8 @@ def _measured_badly(surface: _Surface) -> Array:
     covariance = (EDGE_SIGMA**2 + 1.0 / effective) * surface.spread + _without_depth(surface)
     # What the mask covers before the surface may be the object, and the surface a wall: a mask that is a pixel too fat
     # holds more wall than object where that is small.
-    offset, share = surface.before
-    covariance += share**2 * np.outer(offset, offset)
+    offset = surface.before - surface.mean
+    covariance += surface.before_share**2 * np.outer(offset, offset)
     per_depth = surface.mean / surface.mean[2]  # by how much a point moves with its depth, which is measured along z
     covariance += depth_sigma(surface.mean[2]) ** 2 * np.outer(per_depth, per_depth)
     return covariance + np.diag([1e-6, 1e-6, 0.0])  # 1 mm: full rank

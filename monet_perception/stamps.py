@@ -10,7 +10,6 @@ NANOSECONDS = 1_000_000_000
 """In a second."""
 DEPTH_WITHIN = 0.02
 """Seconds between an image and the depth image that is taken for it, unless told otherwise."""
-
 STEP_BACK = 0.1
 """Seconds by which the stamps of a topic go back where it starts again; by less they go back where clocks are set, and
 where drivers or networks disorder messages."""
@@ -21,9 +20,10 @@ def stamp_nanoseconds(header: Any) -> int:
     return int(header.stamp.sec) * NANOSECONDS + int(header.stamp.nanosec)
 
 
-def starts_again(stamp: int, newest: int) -> bool:
-    """Whether a stamp is so far behind the newest that its topic starts again: a replay, or a simulation set back."""
-    return newest - stamp >= STEP_BACK * NANOSECONDS
+def starts_again(stamp: int, newest: int | None) -> bool:
+    """Whether a stamp is so far behind the newest, if there is one, that its topic starts again: a replay, or a
+    simulation set back."""
+    return newest is not None and newest - stamp >= STEP_BACK * NANOSECONDS
 
 
 def nearest(stamps: Sequence[int], stamp: int) -> int | None:

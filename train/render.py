@@ -52,8 +52,8 @@ except ImportError as error:
 FURNITURE = Path("/usr/share/sweethome3d/furniture")
 
 
-NOT_OF_SEQUENCES = ("depth", "shadow_size", "size", "split", "variant")
-"""Options of scenes; without effect on a sequence, whose room is always drawn alike and with depth."""
+NOT_OF_SEQUENCES = {"depth": False, "shadow_size": None, "size": None, "split": "train", "variant": "train"}
+"""Options of scenes, with their defaults: without effect on a sequence, whose room is drawn alike and with depth."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,9 +89,9 @@ def _render(options: argparse.Namespace) -> None:
 def _check_sequence(options: argparse.Namespace) -> None:
     """Raises ValueError where a sequence is all that is made and options are given that it doesn't go by."""
     if options.sequence and not (options.store or options.tfrecords):
-        given = {name for name in NOT_OF_SEQUENCES if getattr(options, name) not in (None, False, "train")}
+        given = [name for name, default in NOT_OF_SEQUENCES.items() if getattr(options, name) != default]
         if given:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(
                 f"{names}: of stores and files, not of a sequence, which goes by --objects, --frame, --rate"
             )

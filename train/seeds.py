@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from train import report
 from train.model_names import name_by_run, structure_name
 from train.runs import CONFIG_NAME, LAST_NAME, Training, images_seen, read_config, read_training, read_validations
 
-UNCOMPARED = ("pretrained", "fine_tune", "compile")
+UNCOMPARED = ("model.pretrained", "model.fine_tune", "model.compile")
 """Settings of a model that may differ between seeds of one: where it starts is told beside its scores."""
 
 
@@ -99,21 +99,20 @@ def _difference_in_settings(one: Path, other: Path) -> str | None:
 
 def _settings(run: Path) -> dict[str, Any]:
     """What makes a run's network, but its seed and start, by dotted name."""
-    config = read_config(run)
-    found: dict[str, Any] = {}
-    if isinstance(config, dict):
-        model, data = (part if isinstance(part, dict) else {} for part in (config.get("model"), config.get("data")))
-        parts: list[tuple[str, Any]] = [
-            (f"model.{name}", value) for name, value in model.items() if name not in UNCOMPARED
-        ]
-        parts += [(f"data.{name}", data[name]) for name in ("store", "batch_size") if name in data]
-        while parts:
-            name, value = parts.pop()
-            if isinstance(value, dict):
-                parts += [(f"{name}.{inner}", deeper) for inner, deeper in value.items()]
-            else:
-                found[name] = value
-    return found
+    return {
+        name: value
+        for name, value in _dotted(read_config(run))
+        if (name.startswith("model.") and name not in UNCOMPARED) or name in ("data.store", "data.batch_size")
+    }
+
+
+def _dotted(value: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    """What nested dictionaries hold, by the names on the way."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _dotted(inner, *path, str(name))
+    else:
+        yield ".".join(path), value
 
 
 def _beginning(training: Training) -> tuple[int, str | None, str | None]:

@@ -38,7 +38,7 @@ class ComponentEncoder(nn.Module):
 
 def coordinates(size: int) -> Tensor:
     """Channels x and y from -1 to 1, [1, 2, size, size]."""
-    line = torch.linspace(-1.0, 1.0, size, device="cpu")  # the meta device's imports TorchDynamo, as in resnet.py
+    line = torch.linspace(-1.0, 1.0, size, device="cpu")  # on the meta device torch would import TorchDynamo for it
     grid = torch.empty(1, 2, size, size)
     grid[:, 0], grid[:, 1] = line, line[:, None]
     return grid

@@ -93,6 +93,7 @@ class ResNetEncoder(nn.Module):
             self.channels.append(outputs)
             inputs = outputs
         for module in self.modules():
+            # On the meta device there is nothing to draw, and torch would import TorchDynamo for it.
             if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)

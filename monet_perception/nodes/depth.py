@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable
+from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,8 +40,8 @@ class DepthMatcher:
 
     tolerance: float = DEPTH_WITHIN
     patience: float = 0.03
-    _depths: deque[DepthImage] = field(default_factory=lambda: deque(maxlen=KEPT), init=False, repr=False)
-    _infos: deque[CameraInfo] = field(default_factory=lambda: deque(maxlen=KEPT), init=False, repr=False)
+    _depths: list[DepthImage] = field(default_factory=list, init=False, repr=False)
+    _infos: list[CameraInfo] = field(default_factory=list, init=False, repr=False)
     _arrived: float = field(default=float("-inf"), init=False, repr=False)
     _expected: int | None = field(default=None, init=False, repr=False)
     _nearest: DepthImage | None = field(default=None, init=False, repr=False)
@@ -135,7 +135,7 @@ class DepthMatcher:
         """
         if time.monotonic() - self._arrived > SILENT:
             return False
-        stamps = [stamp_nanoseconds(message.header) for message in self._depths]
+        stamps = [_stamp(message) for message in self._depths]
         before = stamp - stamps[-1]
         tolerance = self.tolerance * NANOSECONDS
         interval = float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.0
@@ -166,23 +166,22 @@ def _none_came(what: str, unusable: str) -> str:
     return f"no {what} has come that can be used: {unusable}" if unusable else f"no {what} has come"
 
 
-def _keep[Message: (DepthImage, CameraInfo)](messages: deque[Message], message: Message) -> None:
-    """Adds a message to those before it, in the order of their stamps, or in their place where stamps start again."""
-    stamp = stamp_nanoseconds(message.header)
-    newest = stamp_nanoseconds(messages[-1].header) if messages else stamp
-    if starts_again(stamp, newest):
+def _keep[Message: (DepthImage, CameraInfo)](messages: list[Message], message: Message) -> None:
+    """Adds a message to the last `KEPT`, in the order of their stamps; where these start again, in place of them."""
+    if messages and starts_again(_stamp(message), _stamp(messages[-1])):
         messages.clear()
-    messages.append(message)
-    if stamp < newest:
-        in_order = sorted(messages, key=lambda kept: stamp_nanoseconds(kept.header))
-        messages.clear()
-        messages.extend(in_order)
+    insort(messages, message, key=_stamp)
+    del messages[:-KEPT]
 
 
-def _nearest[Message: (DepthImage, CameraInfo)](messages: Iterable[Message], stamp: int) -> Message | None:
+def _nearest[Message: (DepthImage, CameraInfo)](messages: Sequence[Message], stamp: int) -> Message | None:
     """The message nearest in time, the last one of those equally near."""
-    return min(reversed(list(messages)), key=lambda message: _apart(message, stamp), default=None)
+    return min(reversed(messages), key=lambda message: _apart(message, stamp), default=None)
 
 
 def _apart(message: DepthImage | CameraInfo, stamp: int) -> int:
-    return abs(stamp_nanoseconds(message.header) - stamp)
+    return abs(_stamp(message) - stamp)
+
+
+def _stamp(message: DepthImage | CameraInfo) -> int:
+    return stamp_nanoseconds(message.header)

@@ -163,6 +163,7 @@ REMEDIES = {
     "depth": "unless depth is registered to it",
     "camera_info": "unless that is the same camera: remap camera_info to the topic beside the image",
 }
+"""When all is well though a message names another frame than its image, or what to do about it."""
 
 
 def _other_frame(what: str, of_image: Header, of_other: Header) -> str:
