@@ -52,7 +52,8 @@ def test_the_demo_ends_by_itself_with_a_video_a_picture_and_a_summary(clip, tmp_
     assert re.search(r"[+-]\d\.\d\d [+-]\d\.\d\d \+\d\.\d\d", run.stdout)
 
 
-def test_a_second_ctrl_c_leaves_no_process_behind(clip, tmp_path):
+@pytest.mark.parametrize(("pressed", "pause"), [(2, 0.3), (200, 0.002)], ids=["twice", "hammered"])
+def test_ctrl_c_again_leaves_no_process_behind(pressed, pause, clip, tmp_path):
     """Their sessions are their own, so nothing else would end them."""
     command = [sys.executable, "-m", "monet_perception.nodes.demo", "--clip", str(clip), "--loop"]
     run = subprocess.Popen(
@@ -64,9 +65,9 @@ def test_a_second_ctrl_c_leaves_no_process_behind(clip, tmp_path):
     while not (children := _children(run.pid, 3)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert children
-    for _ in range(2):
+    for _ in range(pressed):
         run.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        time.sleep(pause)
     assert run.wait(60) == 1, "not by what the interruption raised"
     while (left := [child for child in children if _runs(child)]) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -24,6 +24,9 @@ ENDING = 20.0
 WRITING = 180.0
 """The same of the viewer, which writes its pictures then; an animation takes most of a minute on a busy machine."""
 
+ENDS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end the demo, and its nodes, which are in sessions of their own."""
+
 LOG = "decompose.log"
 """In the folder of the pictures: what the node said."""
 
@@ -44,6 +47,14 @@ class Demo:
         # The user's robot, if there is one, is on the network; the demo stays on this machine unless told otherwise.
         self._environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **os.environ}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._interruptions = 0
+
+    def interrupt(self, *_: object) -> None:
+        """Handler of signals: `run` ends in order, and at once where it is ending already.
+
+        It counts and doesn't raise, as an exception may come between any two lines, those that end processes included.
+        """
+        self._interruptions += 1
 
     def run(self) -> int:
         """Runs until the clip has ended; returns 0, or 1 if no slots arrived or the pictures couldn't be written."""
@@ -63,12 +74,7 @@ class Demo:
             clip = ["--clip", str(options.clip), "--wait-for", "2", "--patience", str(PATIENCE)]
             camera = self._start("camera", clip + loop)
             self._wait(camera, others=(decompose, viewer))
-        except KeyboardInterrupt:
-            pass
-        try:
             return self._finish()
-        except KeyboardInterrupt:  # a second time: at once
-            return 1
         finally:
             for process in self._running.values():
                 if process.poll() is None:
@@ -101,31 +107,29 @@ class Demo:
     def _wait(self, camera: subprocess.Popen[bytes], others: tuple[subprocess.Popen[bytes], ...]) -> None:
         """Waits for the camera to end; or for one of the others to end or give up, which they shouldn't."""
         while camera.poll() is None and all(process.poll() is None for process in others):
-            if NOT_CONFIGURED in self._log.read_text(errors="replace"):
+            if self._interruptions or NOT_CONFIGURED in self._log.read_text(errors="replace"):
                 return
             time.sleep(0.2)
         time.sleep(LAST_FRAMES)
 
     def _finish(self) -> int:
         """Ends the viewer, which then writes its pictures, and after it the others."""
-        codes, hung = {}, set()
+        borne = min(self._interruptions, 1)  # the one that ended the clip
         for name in ("viewer", "camera", "decompose"):
-            if name not in self._running:  # it ended before all were started
-                continue
             process = self._running[name]
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-            try:
-                codes[name] = process.wait(WRITING if name == "viewer" else ENDING)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                hung.add(name)
-                codes[name] = process.wait()
-        if codes.get("viewer") == 0:
+            deadline = time.monotonic() + (WRITING if name == "viewer" else ENDING)
+            while process.poll() is None and time.monotonic() < deadline:
+                if self._interruptions > borne:
+                    return 1
+                time.sleep(0.05)
+        code = self._running["viewer"].poll()
+        if code == 0:
             return 0
-        if codes.get("viewer") == NOT_WRITTEN:  # it has said why
+        if code == NOT_WRITTEN:  # it has said why
             return 1
-        if "viewer" in hung:
+        if code is None:
             print(f"\nThe pictures were not finished within {WRITING:.0f} s.", file=sys.stderr)
             return 1
         print(f"\nNo slots arrived. What decompose said ({self._log}):", file=sys.stderr)
@@ -163,14 +167,19 @@ def main(args: list[str] | None = None) -> int:
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the three nodes as well
     try:
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / LOG).touch()
     except OSError as error:
         print(f"demo: can't write to {options.output}: {error.strerror}; name another --output", file=sys.stderr)
         return 1
-    return Demo(options, clip).run()
+    demo = Demo(options, clip)
+    for number in ENDS:
+        signal.signal(number, demo.interrupt)
+    code = demo.run()
+    for number in ENDS:  # or Python, while it ends, would let them say how it ended
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 if __name__ == "__main__":
