@@ -30,7 +30,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import chi2
 
 from monet_perception.depth_noise import depth_step
-from monet_perception.geometry import Intrinsics, SlotGeometry
+from monet_perception.geometry import SlotGeometry
+from monet_perception.projection import Intrinsics
 from monet_perception.region import Region
 from monet_perception.similarity import latent_distance
 

@@ -33,8 +33,9 @@ from numpy.typing import NDArray
 
 from monet_perception.calibration import camera_intrinsics, check_size
 from monet_perception.clip import CAMERA_INFO, DEPTH, OBJECTS, POSE
-from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
+from monet_perception.geometry import SlotGeometry, slot_geometry
 from monet_perception.labels import FIRST_OBJECT_LABEL, label_scene
+from monet_perception.projection import Intrinsics
 from monet_perception.recording import Frame, TrueObject, pose_matrix, read_frames, true_objects
 from monet_perception.region import Region
 from monet_perception.scene_tracker import SceneTracker

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from monet_perception.geometry import Intrinsics
 from monet_perception.lens import Distortion
+from monet_perception.projection import Intrinsics
 
 
 def named_rectified(topic: str) -> bool:

@@ -30,8 +30,8 @@ from monet_perception.bags import (
 )
 from monet_perception.calibration import camera_intrinsics, check_size
 from monet_perception.clip import CAMERA_INFO, DEPTHS, LABELS, OBJECTS, POSE
-from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL
+from monet_perception.projection import Intrinsics
 from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, nearest, stamp_nanoseconds
 
 POSE_WITHIN = 0.05

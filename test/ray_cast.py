@@ -15,7 +15,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from scipy.spatial.transform import Rotation
 
-from monet_perception.geometry import Intrinsics
+from monet_perception.projection import Intrinsics
 
 FLOOR, WALL, FIRST_OBJECT = 1, 2, 4
 Array = NDArray[np.float64]

@@ -13,8 +13,8 @@ from std_msgs.msg import Header
 
 from monet_perception.bags import BagError, open_bag, read_labels, read_metres, read_rgb
 from monet_perception.clip import DEMO_CLIP
-from monet_perception.geometry import Intrinsics
 from monet_perception.nodes.conversions import image_message, to_rgb
+from monet_perception.projection import Intrinsics
 from monet_perception.raw_images import COLOUR_ENCODINGS
 from monet_perception.recording import read_frames
 

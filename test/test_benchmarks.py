@@ -10,8 +10,8 @@ from ray_cast import Ball, Box, look_at, write_recording
 
 from benchmarks import attention, data, inference, latency, learning, rendering, soak, tracking, training, turning
 from benchmarks.soak_report import Record, verdicts
-from monet_perception.geometry import Intrinsics
 from monet_perception.labels import FIRST_OBJECT_LABEL, label_scene
+from monet_perception.projection import Intrinsics
 
 RECIPES = Path(__file__).parents[1] / "config" / "train"
 COUNTS = dict.fromkeys(("received", "answered", "dropped", "broken", "failed"), 0)

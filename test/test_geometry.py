@@ -11,8 +11,9 @@ from ray_cast import FIRST_OBJECT, Ball, Box, cast, look_at
 from scipy.stats import chi2
 
 from monet_perception.depth_noise import depth_sigma
-from monet_perception.geometry import Intrinsics, back_project, measures_anything, slot_geometry, weighted_quantile
+from monet_perception.geometry import slot_geometry, weighted_quantile
 from monet_perception.lens import Distortion
+from monet_perception.projection import Intrinsics, back_project, measures_anything
 from monet_perception.region import Region
 
 CAMERA = Intrinsics(fx=70.0, fy=70.0, cx=39.5, cy=31.5, width=80, height=64)

@@ -11,9 +11,10 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from monet_perception.geometry import Intrinsics, SlotGeometry, slot_geometry
+from monet_perception.geometry import SlotGeometry, slot_geometry
 from monet_perception.nodes.cloud import POINT, build_cloud, pack_rgb
 from monet_perception.nodes.markers import BOXES, IDS, NAMESPACES, UNCERTAINTY, build_markers, shown_tracks
+from monet_perception.projection import Intrinsics
 from monet_perception.region import Region
 
 CAMERA = Intrinsics(20.0, 25.0, 15.5, 11.5, 32, 24)

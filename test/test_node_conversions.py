@@ -18,11 +18,11 @@ from PIL import Image as PillowImage
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from monet_perception.geometry import Intrinsics
 from monet_perception.lens import Distortion
 from monet_perception.nodes import bridge
 from monet_perception.nodes.calibration import check_size, to_intrinsics
 from monet_perception.nodes.conversions import check_rgb, image_message, to_metres, to_rgb
+from monet_perception.projection import Intrinsics
 from monet_perception.raw_images import COLOUR_ENCODINGS, DEPTH_ENCODINGS, MessageError
 
 COLOUR = np.array([200, 100, 30], np.uint8)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray_cast import FIRST_OBJECT, FLOOR, WALL, Ball, Box, cast, look_at
 
-from monet_perception.geometry import Intrinsics, back_project, slot_geometry
+from monet_perception.geometry import slot_geometry
+from monet_perception.projection import Intrinsics, back_project
 from monet_perception.region import Region
 from monet_perception.rim import MIN_OCCLUDING_SHARE, hidden_share, occluding_share
 from monet_perception.slots import background_slots

@@ -17,9 +17,10 @@ from ray_cast import FIRST_OBJECT, KINDS, Ball, Box, cast, look_at, write_record
 from scipy.spatial.transform import Rotation
 
 from monet_perception.clip import CAMERA_INFO, DEPTH, POSE
-from monet_perception.geometry import Intrinsics, SlotGeometry
+from monet_perception.geometry import SlotGeometry
 from monet_perception.labels import label_masks
 from monet_perception.lens import Distortion
+from monet_perception.projection import Intrinsics
 from monet_perception.recording import read_frames
 from monet_perception.region import Region
 from monet_perception.stamps import NANOSECONDS, nearest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sensor_msgs.msg import CameraInfo
 
 from monet_perception import calibration
-from monet_perception.geometry import Intrinsics
+from monet_perception.projection import Intrinsics
 from monet_perception.raw_images import MessageError
 
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from monet_perception.geometry import Intrinsics, back_project
+from monet_perception.projection import Intrinsics, back_project
 from monet_perception.region import Region
 
 try:  # not on PyPI: installed with ROS only

@@ -13,11 +13,12 @@ from std_msgs.msg import Header
 
 from monet_perception.assessment import Assessment, assess
 from monet_perception.decomposition import Decomposition
-from monet_perception.geometry import Intrinsics, SlotGeometry, measures_anything, slot_geometry
+from monet_perception.geometry import SlotGeometry, slot_geometry
 from monet_perception.nodes.calibration import check_size, to_intrinsics
 from monet_perception.nodes.conversions import to_metres, to_rgb
 from monet_perception.nodes.depth import DepthMatcher, NoDepthError
 from monet_perception.nodes.network import Network
+from monet_perception.projection import Intrinsics, measures_anything
 from monet_perception.raw_images import MessageError
 from monet_perception.scene_tracker import SceneTracker
 from monet_perception.stamps import NANOSECONDS, stamp_nanoseconds
