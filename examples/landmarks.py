@@ -270,9 +270,9 @@ class LandmarkMap:
     def _merge(self, moved: set[int]) -> None:
         """Makes one landmark of two that lie within each other: the one seen less often goes, its place is fused.
 
-        Things can't be in the same place. What is put where something else was, goes on as its landmark: on a map of
-        places that is right, and without it a landmark whose object comes back under another latent stays for ever, for
-        the object itself stands before it.
+        Two objects can't share a place, so an object that is put where another was takes over its landmark. On a map of
+        places that is right. Otherwise a landmark whose object comes back with another latent would stay for ever: the
+        object itself hides the place, and what is hidden is never found to be gone.
 
         Args:
             moved: ids of the landmarks that moved: of two that didn't it is known that they lie apart.

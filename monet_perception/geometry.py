@@ -54,7 +54,8 @@ CENTRE_DEPTH_SIGMA = 0.12
 EDGE_SIGMA = 0.15
 """Standard deviation of the error that wrong mask edges cause, as a share of the standard deviation of the points."""
 OUTSIDE = 0.02
-"""Share of a slot's weight beyond either end of its box; of an even spread the box is the whole, scaled up."""
+"""Share of a slot's weight that is left out at either end of its box, where stray points lie. The length is divided by
+what remains, 1 - 2 OUTSIDE, which is exact where the weight is spread evenly."""
 ASYMMETRY_SIGMA = 2.0
 """Standard deviation of the error of a lopsided shape (a cone), as a share of the distance from the mean of its points
 to the middle of its box: the two differ where the mean of what is seen isn't the middle of what is there."""
@@ -96,7 +97,8 @@ class SlotGeometry:
 
 
 def weighted_quantile(values: ArrayLike, weights: ArrayLike, quantiles: ArrayLike) -> Array:
-    """Quantiles of a weighted sample, linear between the middles of the samples' weights.
+    """Quantiles of a weighted sample, linear between the middles of the samples' weights; NumPy has none with weights
+    that interpolates.
 
     Args:
         values: [N], N at least 1.
@@ -265,8 +267,8 @@ def _measured_badly(surface: _Surface) -> Array:
 def _without_depth(surface: _Surface) -> Array:
     """Covariance [3, 3] for the parts of a slot that have no depth: how far they might move its mean, and its outline.
 
-    They are put at the depth of the rest. The mean itself stays where it is: masks have tails over what has no depth by
-    nature, as sky, and a mean that follows them is farther off than one that leaves them out.
+    They are put at the depth of the rest. The mean itself stays where it is: soft masks always reach a little into what
+    has no depth, such as sky, and a mean that follows them there is farther off than one that leaves it out.
     """
     missing = surface.missing_weights.sum()
     if missing == 0:
@@ -314,6 +316,9 @@ def _weighted_median(values: Array, weights: Array) -> float:
 
     Depth comes in few values where a side is seen square on or a stereo camera counts in steps: between the median's
     own value and the next, which `weighted_quantile` would take a mean of, may lie the metres to the wall.
+
+    NumPy's `quantile(method="inverted_cdf", weights=...)` is the same from version 2.0 on, and takes 63 us for 2,000
+    values where this takes 15 us (one core).
     """
     order = np.argsort(values)
     reached = np.cumsum(weights[order])

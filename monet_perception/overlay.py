@@ -28,7 +28,7 @@ def label_image(masks: NDArray[np.floating], roi: Region, height: int, width: in
     labels = np.full((height, width), len(masks), np.uint16)
     owner = masks.argmax(axis=0).astype(np.uint16)
     inside = cv2.resize(owner, (roi.width, roi.height), interpolation=cv2.INTER_NEAREST_EXACT)
-    labels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width] = inside
+    roi.cut(labels)[...] = inside
     return labels
 
 

@@ -85,7 +85,7 @@ def check_colours(message: Any) -> None:
     Raises:
         MessageError: unknown encoding, size of zero, rows shorter than their pixels, or less data than rows.
     """
-    encoding = _checked(message, COLOUR_ENCODINGS)
+    encoding = check_encoding(message, COLOUR_ENCODINGS)
     if message.encoding.startswith("bayer_") and min(message.width, message.height) < MIN_BAYER_SIDE:
         raise MessageError(
             f"a Bayer mosaic of {message.width}x{message.height} pixels can't be turned into colours; "
@@ -139,7 +139,7 @@ def check_depth(message: Any) -> None:
     Raises:
         MessageError: as `check_colours`, for the encodings of depth.
     """
-    _checked(message, DEPTH_ENCODINGS)
+    check_encoding(message, DEPTH_ENCODINGS)
 
 
 def read_depth(message: Any, pixels_of: PixelReader = pixel_view) -> NDArray[np.float32]:
@@ -148,7 +148,7 @@ def read_depth(message: Any, pixels_of: PixelReader = pixel_view) -> NDArray[np.
     Raises:
         MessageError: as `check_depth`.
     """
-    pixels = pixels_of(message, _checked(message, DEPTH_ENCODINGS))
+    pixels = pixels_of(message, check_encoding(message, DEPTH_ENCODINGS))
     if pixels.dtype == np.uint16:
         return pixels * np.float32(0.001)
     return pixels
@@ -160,11 +160,15 @@ def read_labels(message: Any) -> NDArray[np.uint8]:
     Raises:
         MessageError: as `check_colours`, for the encodings of labels.
     """
-    return np.ascontiguousarray(pixel_view(message, _checked(message, LABEL_ENCODINGS)))
+    return np.ascontiguousarray(pixel_view(message, check_encoding(message, LABEL_ENCODINGS)))
 
 
-def _checked(message: Any, encodings: Mapping[str, Encoding]) -> Encoding:
-    """The message's encoding, one of those given, in which its data have the size that its other fields say."""
+def check_encoding(message: Any, encodings: Mapping[str, Encoding]) -> Encoding:
+    """The message's encoding, one of those given by name, in which its data have the size that its other fields say.
+
+    Raises:
+        MessageError: another encoding, size of zero, rows shorter than their pixels, or less data than rows.
+    """
     encoding = _known(message.encoding, encodings)
     width, height, step = message.width, message.height, message.step
     if width == 0 or height == 0:

@@ -32,12 +32,10 @@ from monet_perception.calibration import camera_intrinsics, check_size
 from monet_perception.clip import CAMERA_INFO, DEPTHS, LABELS, OBJECTS, POSE
 from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.projection import Intrinsics
-from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, nearest, stamp_nanoseconds
+from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, nearest, stamp_nanoseconds, starts_again
 
 POSE_WITHIN = 0.05
 """Seconds between an image and the camera's pose that is taken for it."""
-RESTART = 1.0
-"""Seconds by which the stamps of a topic go back where a recording starts again: a replay, or a simulation set back."""
 WAITING = 50
 """Images that may wait for what belongs to them and for the first camera_info; the oldest is left out beyond that."""
 _log = logging.getLogger(__name__)
@@ -83,7 +81,7 @@ def read_frames(path: str | Path, *, rectified: bool = False) -> Iterator[Frame]
     Labels are of the image's own stamp, depth and pose of the nearest within `DEPTH_WITHIN` and `POSE_WITHIN`. An image
     that lacks one of them, or for which one can't be read, is left out; messages that can't be read are counted in a
     warning at the end. Frames that were recorded before the first camera_info come as soon as that is there. Where the
-    stamps of a topic go back by more than `RESTART`, what came before belongs to nothing that follows.
+    stamps of a topic start again (`stamps.starts_again`), what came before belongs to nothing that follows.
 
     Args:
         path: MCAP file or folder of a ROS 2 bag.
@@ -131,7 +129,7 @@ class _Topic:
         name: of the topic.
         stamps: nanoseconds, in order; and the messages.
         misses: images for which nothing came near enough.
-        nearest_miss: seconds between the luckiest of them and what is nearest to it.
+        nearest_miss: the smallest time difference among these, in seconds.
     """
 
     name: str
@@ -148,10 +146,6 @@ class _Topic:
         self.messages.insert(place, message)
         if len(self.stamps) > _KEPT[self.name]:
             del self.stamps[0], self.messages[0]
-
-    def starts_again(self, stamp: int) -> bool:
-        """Whether a message's stamp is far behind the newest."""
-        return bool(self.stamps) and stamp < self.stamps[-1] - RESTART * NANOSECONDS
 
     def forget(self) -> None:
         """Forgets the messages."""
@@ -198,14 +192,14 @@ class _Joiner:
         """Takes the next message of a topic."""
         stamp = stamp_nanoseconds(message.header)
         if name == self._image_topic:
-            if self._newest is not None and stamp < self._newest - RESTART * NANOSECONDS:
+            if starts_again(stamp, self._newest):
                 self._start_again()
             self._newest = stamp
             self._images += 1
             self._waiting.append(message)
             return
         topic = next(topic for topic in self._topics if topic.name == name)
-        if topic.starts_again(stamp):
+        if starts_again(stamp, topic.stamps[-1] if topic.stamps else None):
             self._start_again()
         topic.add(message)
 
@@ -284,7 +278,7 @@ class _Frames:
         self.fault = self.fault or fault
 
     def take(self, topic: str, message: Any) -> bool:
-        """Takes a message of what holds until the next one comes; False: this one belongs to a single image."""
+        """Takes a message that holds until the next one comes; False for any other, which belongs to one image."""
         if topic == CAMERA_INFO:
             try:
                 self.intrinsics = camera_intrinsics(message, rectified=self._rectified)

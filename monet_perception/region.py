@@ -25,7 +25,8 @@ class Region:
 
     def cut[Scalar: np.generic](self, image: NDArray[Scalar]) -> NDArray[Scalar]:
         """Its part of an image [H, W, ...], as a view; what reaches beyond the image is left out."""
-        return image[self.y : self.y + self.height, self.x : self.x + self.width]
+        rows = slice(max(self.y, 0), max(self.y + self.height, 0))
+        return image[rows, max(self.x, 0) : max(self.x + self.width, 0)]
 
 
 def centre_square(height: int, width: int, side: int | None = None) -> Region:

@@ -55,9 +55,9 @@ def occluding_share(masks: NDArray[np.floating], z: Array, background: NDArray[n
     """Share of each slot's rim that is an occluding contour, [K] in [0, 1]: where depth falls away behind the slot.
 
     An object occludes what is behind it along its sides and its top. A piece of wall or floor doesn't: it goes on
-    beyond the rim. What falls away is read off the inverse depth, which changes evenly over any plane, however steeply
-    it is seen, bends up at a step to what is farther, and down where a floor meets a wall. A hole in the depth counts
-    as farther away, as sky is. Left out of the rim are the edge of the image and where another slot's object stands
+    beyond the rim. Steps are found in the inverse depth: it is linear over any plane, however oblique, convex at a step
+    to something farther, and concave where a floor meets a wall. A hole in the depth counts as farther away, as sky
+    is. Left out of the rim are the edge of the image and where another slot's object stands
     before the slot: both say nothing of where it ends. NaN where nothing is left.
 
     Where a mask is a pixel too fat, or depth a pixel beside its image, the rim lies on what is behind the object, and

@@ -40,8 +40,8 @@ def latent_distance(
     Per latent it is 1 - BC with the Bhattacharyya coefficient of two normal distributions,
     BC = sqrt(2 s_a s_b / (s_a^2 + s_b^2)) exp(-(m_a - m_b)^2 / (4 (s_a^2 + s_b^2))). Averaging it over the latents,
     rather than multiplying the coefficients, keeps one latent that moved (where the object is) from outvoting all
-    those that didn't (what it is). A latent whose posterior is the prior (sigma 1) says nothing and weighs 1 - s_a
-    s_b, nothing.
+    those that didn't (what it is). Each latent weighs 1 - s_a s_b: nothing where the posterior is the prior (sigma 1),
+    which carries no information.
 
     Args:
         mean_a, log_sigma_a: [N, L].

@@ -13,11 +13,11 @@ MIN_AREA = 0.002
 MIN_CONFIDENCE = 0.3
 """Smallest confidence of a mask that holds something; a mask spread thinly over the image owns no pixel."""
 DITHER = 0.7
-"""Standard deviation, in mask pixels, of the smoothing before pixels are given to slots: two slots that share an object
-take turns from pixel to pixel, in the pattern of the network's upsampling."""
+"""Standard deviation, in mask pixels, of the smoothing before pixels are given to slots: where two slots share an
+object, their masks alternate from pixel to pixel, a checkerboard that the network's upsampling leaves."""
 BACKGROUND_BORDER = 0.12
-"""Share of the image's border from which on a slot is background: a wall or a floor runs out of the image, most objects
-don't. An object has to cover half the width of the image *at its edge* to be taken for background."""
+"""Share of the image's border from which on a slot is background: walls and floors are cut off by the image's edge,
+most objects aren't. An object has to cover half the width of the image *at its edge* to be taken for background."""
 BACKGROUND_AREA = 0.3
 """Share of the image from which on a slot is background."""
 
@@ -80,7 +80,7 @@ def occupied_slots(masks: Masks) -> NDArray[np.bool_]:
 
 
 def border_share(masks: Masks) -> NDArray[np.float64]:
-    """Share of the image's outermost pixels that each slot owns, [K] in [0, 1].
+    """Mean of each mask over the image's outermost pixels, [K] in [0, 1].
 
     Args:
         masks: [K, H, W] in [0, 1], at least 2x2 pixels.
@@ -91,7 +91,7 @@ def border_share(masks: Masks) -> NDArray[np.float64]:
 
 
 def background_slots(masks: Masks) -> NDArray[np.bool_]:
-    """Slots that hold background (walls, floor, sky), bool [K]: large, or owning much of the image's border.
+    """Slots that hold background (walls, floor, sky), bool [K]: large, or on much of the image's border.
 
     A rule about images, not about classes: an object so close that it fills the view counts as background until the
     camera backs off.

@@ -55,6 +55,10 @@ Array = NDArray[np.float64]
 
 NO_TRACK = -1
 """Track id of a slot that is empty, a fragment of another, or too new to have one."""
+IN_PLACE_OVERLAP = 0.5
+"""Overlap from which on a slot lies where its track did, so that it may be the same thing in another kind of mask."""
+MOST_OF_A_PIXEL = 0.5
+"""How much of a pixel other objects own where it is theirs: they own it then more than the track and background do."""
 GAP_FRAMES = 5
 """Multiple of the usual time between two frames that is a gap, so that slow cameras and networks keep their tracks."""
 LONGEST_INTERVAL = 10.0
@@ -247,20 +251,11 @@ class Tracker:
         masks, mean, log_sigma = _checked(masks, latent_mean, latent_log_sigma, stamp, shift)
         if 0 < self._stamp - stamp < STEP_BACK:  # counts as no time passed
             stamp = self._stamp
-        passed = stamp - self._stamp
-        if passed < 0 or self._is_gap(passed) or self._incompatible(masks, mean):
-            self.resets += bool(self._tracks)
-            self.reset()
-        if passed < 0:  # another run, perhaps at another rate
-            self._intervals.clear()
-        if 0 <= passed < math.inf:
-            self._intervals.append(passed)
-        if shift != NO_SHIFT and passed <= SHIFT_WITHIN:
-            self._move(shift)
+        self._pass(stamp - self._stamp, shift, self._incompatible(masks, mean))
         frame = _Frame(masks, owned_pixels(masks), mean, log_sigma, background_slots(masks), stamp)
         slots = self._trackable(frame)
         known = self._assign([track for track in self._tracks if track.confirmed], slots, frame)
-        # The pixels of before this frame: what fragments are told by.
+        # Masks as they were before this frame: by them fragments are recognised.
         hosts = [(track, track.mask) for track in known.values() if not track.background]
         for slot, track in known.items():
             rivals = [mask for host, mask in hosts if host is not track]
@@ -287,6 +282,18 @@ class Tracker:
             return False
         usual = float(np.median(self._intervals)) if self._intervals else math.inf
         return passed > max(self.settings.max_absence, min(GAP_FRAMES * usual, LONGEST_INTERVAL))
+
+    def _pass(self, passed: float, shift: Shift, incompatible: bool) -> None:
+        """Lets the seconds since the last frame pass: the tracks go along with the picture, or are forgotten."""
+        if passed < 0 or self._is_gap(passed) or incompatible:
+            self.resets += bool(self._tracks)
+            self.reset()
+        if passed < 0:  # another run, perhaps at another rate
+            self._intervals.clear()
+        if 0 <= passed < math.inf:
+            self._intervals.append(passed)
+        if shift != NO_SHIFT and passed <= SHIFT_WITHIN:
+            self._move(shift)
 
     def _incompatible(self, masks: NDArray[np.float32], mean: Array) -> bool:
         """Whether the frame comes from another network (mask or latent size) than the tracks."""
@@ -330,19 +337,20 @@ class Tracker:
         cost = trust * (settings.min_overlap - overlap + claim) + (1 - trust) * (distance - settings.max_distance)
         # A wall doesn't become a cup: only a mask that grew or shrank in place may change its kind.
         changed = np.array([track.background for track in tracks])[:, None] != frame.background[slots][None]
-        cost[changed & (overlap < 0.5)] = 1.0
+        cost[changed & (overlap < IN_PLACE_OVERLAP)] = 1.0
         # Clipped at zero, the price of a birth, so that no good pair is given up to make a hopeless one less bad.
         rows, columns = linear_sum_assignment(np.minimum(cost, 0.0))
         return {slots[c]: tracks[r] for r, c in zip(rows, columns, strict=True) if cost[r, c] < 0}
 
     @staticmethod
     def _claims(tracks: list[Track], frame: _Frame) -> Array:
-        """By how much of each slot another object, seen in the last frame, goes before each track, [N, K] in [0, 1]."""
+        """How much more of each slot lies on some other object seen in the last frame than on each track, [N, K] in
+        [0, 1]; 0 where no other object has more."""
         share = frame.shares_within([track.mask for track in tracks])
         may_claim = np.array(
             [track.confirmed and not track.background and track.missed_since is None for track in tracks]
         )
-        # A track's own share can't exceed itself, so that the largest of all does for that of the others.
+        # The maximum may be the track's own share, which makes a claim of zero.
         largest = np.where(may_claim[:, None], share, 0.0).max(axis=0)
         return np.clip(largest - share, 0.0, 1.0)
 
@@ -384,6 +392,7 @@ class Tracker:
             self._next_id += 1
 
     def _continue(self, track: Track, slot: int, frame: _Frame, rivals: Sequence[NDArray[np.float32]] = ()) -> None:
+        """Takes a slot into its track. The mask before `last_seen`, by which it is known how old the track is."""
         renewal = _renewal(frame.stamp - track.last_seen, self.settings.latent_memory)
         track.latent_mean = track.latent_mean + renewal * (frame.mean[slot] - track.latent_mean)
         track.latent_log_sigma = track.latent_log_sigma + renewal * (frame.log_sigma[slot] - track.latent_log_sigma)
@@ -396,7 +405,11 @@ class Tracker:
     def _renewed(
         self, track: Track, slot: int, frame: _Frame, rivals: Sequence[NDArray[np.float32]]
     ) -> NDArray[np.float32]:
-        """The pixels that a track remembers, [H, W], after its slot's; `rivals` are those of other objects, before."""
+        """The track's mask [H, W], updated by its slot's pixels; `rivals`: the other objects' masks before this frame.
+
+        Of pixels that a rival remembers better, the track takes only a part; and where it remembers a pixel better than
+        its rivals do, but another object has most of it now, the track gives up only a part.
+        """
         owned = frame.owned[slot]
         renewal = np.float32(_renewal(frame.stamp - track.last_seen, self.settings.mask_memory))
         if not rivals or frame.background[slot]:
@@ -404,10 +417,11 @@ class Tracker:
         rival = reduce(np.maximum, rivals)
         contest = self.settings.contest
         taken = owned * (1.0 - np.float32(contest) * np.maximum(rival - track.mask, 0.0))
-        lost = (frame.foreground - owned > 0.5) & (track.mask > rival)
+        lost = (frame.foreground - owned > MOST_OF_A_PIXEL) & (track.mask > rival)
         return track.mask + renewal * np.where(lost, np.float32(1.0 - contest), 1.0) * (taken - track.mask)
 
     def _birth(self, slot: int, frame: _Frame) -> Track:
+        """A new, tentative track of a slot."""
         # Copies: a view would keep the whole batch of masks alive, and follow what the caller writes into it.
         background = bool(frame.background[slot])
         mask, mean, log_sigma = (part[slot].copy() for part in (frame.owned, frame.mean, frame.log_sigma))

@@ -38,11 +38,7 @@ def test_without_schedules_it_is_equation_4_7() -> None:
 @given(start=st.floats(-5, 5), end=st.floats(-5, 5), steps=st.integers(0, 100), step=st.integers(0, 200))
 def test_ramp_goes_straight_and_stays(start: float, end: float, steps: int, step: int) -> None:
     value = ramp(start, end, steps, step)
-    assert min(start, end) - 1e-9 <= value <= max(start, end) + 1e-9
-    if step >= steps:
-        assert value == end
-    elif step == 0:
-        assert value == start
+    assert value == pytest.approx(end if step >= steps else start + (end - start) * step / steps)
 
 
 def test_schedules_set_the_weights_of_their_terms() -> None:

@@ -34,12 +34,14 @@ from monet_perception.region import Region
 
 
 def test_the_worker_takes_the_newest_and_drops_what_was_overtaken():
-    begun, finish, done = threading.Event(), threading.Event(), []
+    begun, finish, all_done, done = threading.Event(), threading.Event(), threading.Event(), []
 
     def work(item):
         begun.set()
         finish.wait(10)
         done.append(item)
+        if item == 5:
+            all_done.set()
 
     worker = NewestFirstWorker(work, failed=lambda error: None)
     worker.start()
@@ -48,8 +50,7 @@ def test_the_worker_takes_the_newest_and_drops_what_was_overtaken():
     overtaken = [worker.offer(item) for item in range(1, 6)]
     assert overtaken == [False, True, True, True, True]
     finish.set()
-    while len(done) < 2:
-        time.sleep(0.001)
+    assert all_done.wait(10)
     assert worker.stop() == 0
     assert done == [0, 5]
 
@@ -71,18 +72,21 @@ def test_a_stopped_worker_tells_of_what_it_dropped():
 
 
 def test_the_worker_survives_what_its_work_raises():
-    errors, done = [], threading.Event()
+    errors, failed, done = [], threading.Event(), threading.Event()
 
     def work(item):
         if item == "bad":
             raise ValueError("bad item")
         done.set()
 
-    worker = NewestFirstWorker(work, failed=errors.append)
+    def note(error):
+        errors.append(error)
+        failed.set()
+
+    worker = NewestFirstWorker(work, failed=note)
     worker.start()
     worker.offer("bad")
-    while not errors:
-        time.sleep(0.001)
+    assert failed.wait(10)
     worker.offer("good")
     assert done.wait(10)
     worker.stop()
@@ -117,7 +121,7 @@ def test_the_network_comes_back_after_a_device_error(tmp_path, monkeypatch):
     np.testing.assert_array_equal(network.decompose(frame, reconstruct=False)[0].masks, expected.masks)
     assert (len(made), network.recoveries, network.fault) == (2, 1, "")
     assert asked[1] - begin >= FIRST_PAUSE  # a device that is gone would be asked a thousand times a second
-    FailingDecomposer.due = 1
+    monkeypatch.setattr(FailingDecomposer, "due", 1)
     with pytest.raises(NetworkError, match="illegal memory access"):
         network.decompose(frame, reconstruct=False)
     time.sleep(0.25)

@@ -16,6 +16,14 @@ MASKS = np.zeros((3, 8, 8), np.float32)
 MASKS[0, :, :4] = MASKS[1, :4, 4:] = MASKS[2, 4:, 4:] = 1
 
 
+@given(st.integers(-20, 20), st.integers(-20, 20), st.integers(0, 30), st.integers(0, 30))
+def test_a_region_cuts_its_pixels_out_of_an_image_and_nothing_else(x, y, width, height):
+    rows, columns = np.mgrid[:12, :16]
+    inside = (rows >= y) & (rows < y + height) & (columns >= x) & (columns < x + width)
+    cut = Region(x, y, width, height).cut(np.arange(12 * 16).reshape(12, 16))
+    np.testing.assert_array_equal(cut.ravel(), np.flatnonzero(inside))
+
+
 def test_labels_lie_on_their_source_pixels():
     expected = np.full((HEIGHT, WIDTH), 3)  # three slots: the label of what is outside is 3
     expected[5:35, 20:40], expected[5:20, 40:60], expected[20:35, 40:60] = 0, 1, 2

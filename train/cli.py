@@ -426,5 +426,5 @@ def _first_binary(argv: list[str]) -> str:
 
 
 def _seed(seed_everything: bool | int) -> int:
-    """The number that `--seed_everything` gives, 0 where it is a word."""
+    """The number that `--seed_everything` gives, 0 where it is `true` or `false`."""
     return 0 if isinstance(seed_everything, bool) else int(seed_everything)

@@ -1,4 +1,7 @@
-"""Locks on files, which keep other processes out of a folder that is being written."""
+"""Locks on files, which keep other processes out of a folder that is being written.
+
+Not `filelock`, whose locks are held by forks too: the workers of a killed training's data loader would keep its lock.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks of a table, and which of them can't count as seeds of one model."""
+"""Reads the checkpoints of a table, and refuses those that can't count as seeds of one model."""
 
 from __future__ import annotations
 

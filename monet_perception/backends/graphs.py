@@ -23,7 +23,7 @@ from monet_perception.checkpoint import read_info
 from monet_perception.files import write_bytes
 from monet_perception.networks import PRESETS, Monet, MonetConfig
 from monet_perception.networks.config import ATTENTION_FIELDS, COMPONENT_FIELDS
-from monet_perception.shipped import DEFAULT_CHECKPOINT
+from monet_perception.shipped import SHIPPED
 
 GRAPH_VERSION = 2  # raised when the exported graphs change, so that older ones in caches are left alone
 SHIPPED_GRAPHS = Path(__file__).parents[1] / "data" / "graphs"
@@ -56,7 +56,7 @@ def cache_folders() -> list[Path]:
 
 
 def graph_name(config: MonetConfig, part: Part) -> str:
-    """File name of a graph: equal where all is equal that shapes the graph."""
+    """File name of a graph, the same for all configurations that have the same graph."""
     fields = {*ATTENTION_FIELDS[config.attention], "slots", "head", "image_size", "latent_size"}
     if part == "decoder":
         fields = set(COMPONENT_FIELDS)
@@ -192,9 +192,8 @@ def ship(configs: list[MonetConfig]) -> None:
 
 
 def shipped_configs() -> list[MonetConfig]:
-    """Configurations whose graphs come with the package: the presets, and that of the checkpoint that comes with it."""
-    own = [read_info(DEFAULT_CHECKPOINT).config] if DEFAULT_CHECKPOINT.is_file() else []
-    return [*PRESETS.values(), *own]
+    """Configurations whose graphs come with the package: those of the presets and of the networks that come with it."""
+    return [*PRESETS.values(), *(read_info(path).config for path in SHIPPED.values())]
 
 
 if __name__ == "__main__":  # for maintainers, after a change to the networks, the presets or the shipped checkpoint

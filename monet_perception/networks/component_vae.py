@@ -96,7 +96,7 @@ class BroadcastDecoder(nn.Module):
 def enlarge(in_channels: int, out_channels: int) -> list[nn.Module]:
     """Sub-pixel convolution (Shi et al. 2016): 3x3 to four times the channels, shuffled to twice the size.
 
-    It spans what a transposed 5x5 convolution of stride two does; on a CPU it stays fast in bf16, where that does not.
+    Its receptive field is that of a transposed 5x5 convolution of stride two, which is slow in bf16 on CPUs.
     """
     return [nn.Conv2d(in_channels, 4 * out_channels, kernel_size=3, padding=1), nn.PixelShuffle(2)]
 

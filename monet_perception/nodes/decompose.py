@@ -52,7 +52,7 @@ class Arrival:
 
 
 def _told(transition: Callable[[DecomposeNode, LifecycleState], TransitionCallbackReturn]) -> Callable[..., Any]:
-    """A transition whose unexpected errors are told; rclpy keeps them to itself and leaves the node unconfigured."""
+    """Decorator: reports unexpected errors of a transition; rclpy swallows them and leaves the node unconfigured."""
 
     @functools.wraps(transition)
     def told(node: DecomposeNode, state: LifecycleState) -> TransitionCallbackReturn:

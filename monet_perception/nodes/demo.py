@@ -24,7 +24,7 @@ ENDING = 20.0
 WRITING = 180.0
 """The same of the viewer, which writes its pictures then; an animation takes most of a minute on a busy machine."""
 
-ENDS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals that end the demo, and its nodes, which are in sessions of their own."""
 
 LOG = "decompose.log"
@@ -174,10 +174,10 @@ def main(args: list[str] | None = None) -> int:
         print(f"demo: can't write to {options.output}: {error.strerror}; name another --output", file=sys.stderr)
         return 1
     demo = Demo(options, clip)
-    for number in ENDS:
+    for number in STOP_SIGNALS:
         signal.signal(number, demo.interrupt)
     code = demo.run()
-    for number in ENDS:  # or Python, while it ends, would let them say how it ended
+    for number in STOP_SIGNALS:  # or Python, while it ends, would let them say how it ended
         signal.signal(number, signal.SIG_IGN)
     return code
 

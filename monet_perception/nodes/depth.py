@@ -104,9 +104,9 @@ class DepthMatcher:
         """Depth image and camera_info of an image.
 
         The camera_info is the one nearest in time, however far: some drivers send it once, and a lens doesn't change
-        from frame to frame. The depth image has to lie within `tolerance`, or things that move would be
-        in the wrong place. Of those equally near, as all are whose driver doesn't set stamps, the newest is taken that
-        was there when it was expected.
+        from frame to frame. The depth image has to lie within `tolerance`, or things that move would be in the wrong
+        place. Of those equally near (all, if the driver sets no stamps) it is the newest that had come when `expect`
+        was called.
 
         Raises:
             NoDepthError: either is missing.

@@ -30,15 +30,15 @@ from monet_perception.nodes.statistics import Counts, Statistics
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 ERROR_AFTER = 5.0
 """Multiple of `camera_timeout` after which silence is an ERROR."""
-MANY_LOST = 0.1
+MAX_LOST_SHARE = 0.1
 """Share of lost images above which a report warns; a few are lost on any network."""
-MOST = 0.5
+MIN_SHARE_IN_3D = 0.5
 """Share of frames in 3D, where depth is published, below which a report warns."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Above what a report warns; the node's parameters of the same names."""
+    """Limits above which a status becomes WARN; the node's parameters of the same names."""
 
     camera_timeout: float
     max_latency: float
@@ -186,7 +186,7 @@ def _depth_doubt(statistics: Statistics, since: Counts, situation: Situation, th
     other = situation.depth_elsewhere
     if not situation.depth_publishers:
         return f"depth comes on {other.topic} only: start with {other.options}" if other and since.to_locate else ""
-    if since.located < MOST * since.to_locate:
+    if since.located < MIN_SHARE_IN_3D * since.to_locate:
         return f"{since.located} of {since.to_locate} frames have 3D: {statistics.depth_fault[:200]}"
     return statistics.depth_fault[:200] if since.doubtful else ""
 
@@ -211,7 +211,7 @@ def _many_lost(since: Counts) -> str:
         ("images", since.lost, since.received),
         ("depth images", since.lost_depth, since.received_depth),
     ):
-        if lost > MANY_LOST * (lost + received):
+        if lost > MAX_LOST_SHARE * (lost + received):
             return (
                 f"{lost} of {lost + received} {what} were lost on the way: give the camera's process the Fast DDS "
                 "profile as well, or let it publish reliably"

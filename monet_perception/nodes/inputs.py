@@ -175,7 +175,8 @@ class Inputs:
         return Source(topic, transport, " ".join([*options, f"-r image:={image}"]))
 
     def _unlikeliness(self, source: Source) -> tuple[bool, bool, int, bool]:
-        """The same topic's images first, in whatever form, then colours, names that end alike, and the form wanted."""
+        """Key to sort by, the likeliest first: the same topic in any form, colours, the longest common end of the
+        names, the wanted transport."""
         wanted, offered = (topic.removesuffix(_SUFFIXES["compressed"]) for topic in (self.topic, source.topic))
         no_colours = _NO_COLOURS.search(offered) is not None
         return wanted != offered, no_colours, -_alike_at_the_end(wanted, offered), source.transport != self._transport

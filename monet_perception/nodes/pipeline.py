@@ -123,7 +123,7 @@ class Pipeline:
             self._ahead.append(stamp - received)
             self._moment = stamp
         elif self._ahead:
-            # As if it had been under way for as long as the slowest: later than it was, the next would lie before it.
+            # The largest delay seen is assumed; with a smaller one the next stamped image might seem to be earlier.
             self._moment = max(self._moment, received + min(self._ahead))
         else:
             self._moment = received
@@ -164,7 +164,7 @@ REMEDIES = {
     "depth": "unless depth is registered to it",
     "camera_info": "unless that is the same camera: remap camera_info to the topic beside the image",
 }
-"""When all is well though a message names another frame than its image, or what to do about it."""
+"""When it does no harm that a message names another frame than its image, or what to do about it."""
 
 
 def _other_frame(what: str, of_image: Header, of_other: Header) -> str:

@@ -22,7 +22,7 @@ except ImportError:  # not in the first releases of Jazzy
     from rclpy.executors import SingleThreadedExecutor as NodeExecutor
 
 NOT_CONFIGURED = "can't be configured"
-"""How a node begins to say why it has no network; the demo looks for it."""
+"""How the log line begins that says why configuring failed; the demo looks for it."""
 NOT_WRITTEN = 2
 """Exit status of a viewer that couldn't write its pictures; the demo looks for it."""
 LOG_EVERY = 5.0

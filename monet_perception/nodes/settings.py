@@ -75,7 +75,11 @@ SPECS = (
         "publish_reconstructions", True, "Fill Slot.reconstruction; costs a run of the decoder per frame.", running=True
     ),
     Spec(
-        "mask_encoding", "mono8", "Encoding of Slot.mask: 8 bit or 32-bit float.", running=True, choices=MASK_ENCODINGS
+        "mask_encoding",
+        "mono8",
+        "Encoding of Slot.mask: 8 bit or 32-bit float.",
+        running=True,
+        choices=tuple(MASK_ENCODINGS),
     ),
     Spec(
         "min_area",

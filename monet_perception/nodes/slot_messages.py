@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from monet_perception_msgs.msg import Slot, SlotArray
 from monet_perception_msgs.srv import DecodeSlots
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
@@ -18,11 +18,12 @@ from std_msgs.msg import Header
 from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry
 from monet_perception.nodes.conversions import float_array, image_message
-from monet_perception.raw_images import MessageError
+from monet_perception.raw_images import Encoding, MessageError, check_encoding, pixel_view
 from monet_perception.region import Region
 from monet_perception.slots import background_slots, mask_area
 
-MASK_ENCODINGS = "mono8", "32FC1"
+MASK_ENCODINGS = {"mono8": Encoding("u1", 1, None), "32FC1": Encoding("f4", 1, None)}
+_RECONSTRUCTION_ENCODINGS = {"rgb8": Encoding("u1", 3, None)}
 MAX_DECODED = 64
 """Latent vectors that one request may hold: as many as a network may have slots. The node answers nothing else
 meanwhile."""
@@ -116,8 +117,8 @@ def read_reconstructions(message: SlotArray) -> NDArray[np.uint8] | None:
     images = [slot.reconstruction for slot in message.slots]
     if images and not all(image.height for image in images):
         return None
-    pictures = [_read_image(image, "reconstruction", {"rgb8": (np.uint8, (3,))}) for image in images]
-    return _stacked(pictures, "reconstructions")
+    reconstructions = [_read_image(image, "reconstruction", _RECONSTRUCTION_ENCODINGS) for image in images]
+    return _stacked(reconstructions, "reconstructions")
 
 
 def read_latents(request: DecodeSlots.Request, latent_size: int) -> NDArray[np.float32]:
@@ -178,16 +179,13 @@ def _stacked(arrays: Sequence[NDArray[Any]], what: str) -> NDArray[Any]:
 
 
 def _read_mask(image: Image) -> NDArray[np.float32]:
-    values = _read_image(image, "mask", {"mono8": (np.uint8, ()), "32FC1": ("<f4", ())})
+    values = _read_image(image, "mask", MASK_ENCODINGS)
     return np.asarray(values / np.float32(255) if values.dtype == np.uint8 else values, np.float32)
 
 
-def _read_image(image: Image, name: str, encodings: Mapping[str, tuple[DTypeLike, tuple[int, ...]]]) -> NDArray[Any]:
-    """[H, W] and the shape of a pixel, by the type and shape that go with the image's encoding."""
-    if image.encoding not in encodings:
-        raise MessageError(f"{name} has the encoding {image.encoding[:40]!r}; expected {' or '.join(encodings)}")
-    kind, pixel = encodings[image.encoding]
-    shape = image.height, image.width, *pixel
-    if len(image.data) != math.prod(shape) * np.dtype(kind).itemsize:
-        raise MessageError(f"{name} of {image.width}x{image.height} pixels has {len(image.data)} bytes")
-    return np.frombuffer(image.data, kind).reshape(shape)
+def _read_image(image: Image, name: str, encodings: Mapping[str, Encoding]) -> NDArray[Any]:
+    """The pixels of an image [H, W] or [H, W, C]; errors begin with its name."""
+    try:
+        return pixel_view(image, check_encoding(image, encodings))
+    except MessageError as error:
+        raise MessageError(f"{name}: {error}") from error

@@ -16,7 +16,9 @@ WINDOW = 10.0
 
 @dataclass(frozen=True)
 class Counts:
-    """Frames since the node started. received = answered + dropped + broken + failed + at most two under way.
+    """Images since the node started, unless said otherwise.
+
+    received = answered + dropped + broken + failed + at most two under way.
 
     Attributes:
         received: images that the middleware handed over.
@@ -27,7 +29,7 @@ class Counts:
         broken_depth: depth images or camera_infos that couldn't be used; their frames were answered without 3D.
         unstamped: images whose stamp isn't set.
         to_locate: answered while somebody wanted 3D.
-        located: those of them with depth and camera_info.
+        located: those of them of which at least one slot got a place in 3D.
         doubtful: those located by depth or camera_info that name another frame than the image does, or depth of another
             shape.
         lost: images that the middleware lost on the way; not among those received.

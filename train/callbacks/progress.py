@@ -12,7 +12,7 @@ LOSS_STEPS = 20
 
 
 class RunProgress(ProgressBar):
-    """One bar for the run, where Lightning's start anew every epoch; a line every half minute where no terminal is."""
+    """One bar for the whole run (Lightning begins a new one every epoch); without a terminal, a line every 30 s."""
 
     def __init__(self) -> None:
         super().__init__()

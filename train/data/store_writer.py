@@ -32,9 +32,9 @@ class StoreWriter:
     """Writes a store in a hidden folder beside `path` and renames it when everything is there.
 
     A writer that is opened again with the same arguments after an interruption goes on with what the last one had
-    written, also with another `count` that this fits into, as no image may depend on how many there are; other
-    arguments are an error, or with `overwrite` a clean start. Used as a context it finishes at the end, and after an
-    error keeps what was written for the next attempt.
+    written. Only `count` may differ, if what was written fits into it, since no image may depend on how many there are;
+    any other difference is an error, or with `overwrite` a clean start. Used as a context it finishes at the end, and
+    after an error keeps what was written for the next attempt.
 
     ```
     layout = StoreLayout("rooms", "train", "...", "...", height=64, width=64, labels=True)
@@ -301,6 +301,8 @@ class StoreWriter:
         try:
             self._folder.rename(self.path)
         except OSError as error:
+            if old.exists() and not self.path.exists():
+                old.rename(self.path)
             raise StoreError(
                 f"{self.path} can't be put in place ({error}); what was written is in {self._folder}"
             ) from error

@@ -20,7 +20,7 @@ MEANS = ("ari", "ari_all", "msc", "covering", "mbo", "ari_multi")
 class WeightedMeans(Metric):
     """Means of named values; one tensor of sums instead of a metric object for each name.
 
-    What a batch adds is said by `update` of a subclass.
+    Subclasses define `update`, which adds a batch.
 
     Args:
         names: names of the values.

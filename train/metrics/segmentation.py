@@ -114,8 +114,9 @@ def _overlaps(table: Tensor) -> Tensor:
 def _rand_index(table: Tensor) -> Tensor:
     """Adjusted Rand index of each table: [B, G, P] -> [B] float64, NaN for an empty table.
 
-    Counts of ordered pairs (as scikit-learn's `pair_confusion_matrix`) are exact integers below 2^53 up to images of
-    9,000 x 9,000 pixels; only their products round.
+    Of whole batches, where they are: scikit-learn's `adjusted_rand_score` takes one image at a time, on the CPU. Counts
+    of ordered pairs (as its `pair_confusion_matrix`) are exact integers below 2^53 up to images of 9,000 x 9,000
+    pixels; only their products round.
     """
     points = table.sum(dim=(1, 2))
     same_both = table.square().sum(dim=(1, 2)) - points

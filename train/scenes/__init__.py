@@ -1,1 +1,1 @@
-"""Simulated scenes with exact ground truth: what is in them (rooms, tabletop, clutter) and how they are drawn."""
+"""Simulated scenes with exact ground truth: what is in rooms, tabletop, clutter and household, and how it is drawn."""

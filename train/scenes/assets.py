@@ -22,10 +22,10 @@ class Assets:
 
     Attributes:
         textures: uint8 [T, S, S, 3].
-        repeats: how densely the textures are repeated (MuJoCo's `texrepeat` where that is uniform: half as often in a
-            metre of its own solids); number n * T + t is texture t with the n-th of them. Empty: each fills a side of
-            its thing once.
-        models: that things can be, as `shapes.model_shape`.
+        repeats: MuJoCo's `texrepeat` with `texuniform`: how often a texture is repeated in a metre, or in two metres on
+            MuJoCo's own solids. Number n * T + t is texture t, repeated `repeats[n]` times. Empty: each texture covers
+            a side of its thing once.
+        models: which things can be, named by `shapes.model_shape`.
     """
 
     textures: NDArray[np.uint8] | None = None

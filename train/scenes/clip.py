@@ -22,6 +22,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 from monet_perception.clip import CAMERA_INFO, DEPTH, IMAGE, LABELS, OBJECTS, POSE
+from monet_perception.files import replacing
 from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.stamps import NANOSECONDS
 from train.scenes.drawing import millimetres
@@ -90,7 +91,8 @@ def write_clip(
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         with writer:
             _record(writer, sequence, instants, height, width, progress)
-        (bag / "clip.mcap").replace(path)
+        with replacing(path) as temporary:
+            (bag / "clip.mcap").replace(temporary)
     return len(instants)
 
 
