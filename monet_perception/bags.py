@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from monet_perception import compressed_images, raw_images
 from monet_perception.clip import IMAGES
-from monet_perception.raw_images import MessageError
 
 if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
@@ -105,39 +104,19 @@ def read_rgb(message: Any) -> NDArray[np.uint8]:
     """Image or CompressedImage as uint8 [H, W, 3] RGB: of every encoding that the node takes, and as the node sees it.
 
     Raises:
-        BagError: damaged, or of an unknown encoding.
+        MessageError: damaged, or of an unknown encoding.
     """
-    with _of_a_bag():
-        return _reader(message).read_colours(message)
-
-
-def read_labels(message: Any) -> NDArray[np.uint8]:
-    """Label map of an Image, uint8 [H, W].
-
-    Raises:
-        BagError: damaged, or not mono8 or 8UC1.
-    """
-    with _of_a_bag():
-        return raw_images.read_labels(message)
+    return _reader(message).read_colours(message)
 
 
 def read_metres(message: Any) -> NDArray[np.float32]:
     """Depth of an Image, or of a CompressedImage (`compressedDepth`), in metres, float32 [H, W]; zero or NaN: none.
 
     Raises:
-        BagError: damaged, or neither 16UC1 or mono16 (millimetres) nor 32FC1 (metres).
+        MessageError: damaged, or neither 16UC1 or mono16 (millimetres) nor 32FC1 (metres).
     """
-    with _of_a_bag():
-        return _reader(message).read_depth(message)
+    return _reader(message).read_depth(message)
 
 
 def _reader(message: Any) -> Any:
     return compressed_images if hasattr(message, "format") else raw_images
-
-
-@contextmanager
-def _of_a_bag() -> Iterator[None]:
-    try:
-        yield
-    except MessageError as error:
-        raise BagError(str(error)) from error

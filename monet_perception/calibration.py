@@ -9,6 +9,7 @@ import numpy as np
 
 from monet_perception.lens import Distortion
 from monet_perception.projection import Intrinsics
+from monet_perception.raw_images import MessageError
 
 
 def named_rectified(topic: str) -> bool:
@@ -24,7 +25,7 @@ def camera_intrinsics(info: Any, *, rectified: bool) -> Intrinsics:
         rectified: whether the images are: then they follow the matrix P (K where P is empty) without distortion, and
             raw images K with distortion.
     Raises:
-        ValueError: not calibrated (zero focal length), numbers that aren't finite, or an unknown distortion model.
+        MessageError: not calibrated (zero focal length), numbers that aren't finite, or an unknown distortion model.
     """
     matrix = np.reshape(info.k, (3, 3))
     if rectified and info.p[0] > 0:
@@ -33,26 +34,29 @@ def camera_intrinsics(info: Any, *, rectified: bool) -> Intrinsics:
     region = info.roi
     whole = region.width == 0 or region.height == 0
     width, height = (info.width, info.height) if whole else (region.width, region.height)
-    return Intrinsics(
-        fx=float(matrix[0, 0]) / columns,
-        fy=float(matrix[1, 1]) / rows,
-        cx=(float(matrix[0, 2]) - region.x_offset) / columns,
-        cy=(float(matrix[1, 2]) - region.y_offset) / rows,
-        width=int(width) // columns,
-        height=int(height) // rows,
-        distortion=None if rectified else _distortion(info),
-    )
+    try:
+        return Intrinsics(
+            fx=float(matrix[0, 0]) / columns,
+            fy=float(matrix[1, 1]) / rows,
+            cx=(float(matrix[0, 2]) - region.x_offset) / columns,
+            cy=(float(matrix[1, 2]) - region.y_offset) / rows,
+            width=int(width) // columns,
+            height=int(height) // rows,
+            distortion=None if rectified else _distortion(info),
+        )
+    except ValueError as error:
+        raise MessageError(f"camera_info is not a calibration: {error}") from error
 
 
 def check_size(intrinsics: Intrinsics, width: int, height: int) -> None:
     """Checks that intrinsics are those of images of `width` x `height` pixels.
 
     Raises:
-        ValueError: made for another size.
+        MessageError: made for another size.
     """
     size = intrinsics.width, intrinsics.height
     if size != (width, height):
-        raise ValueError(f"camera_info is for images of {size[0]}x{size[1]} pixels, the image has {width}x{height}")
+        raise MessageError(f"camera_info is for images of {size[0]}x{size[1]} pixels, the image has {width}x{height}")
 
 
 def _distortion(info: Any) -> Distortion | None:

@@ -24,7 +24,6 @@ from monet_perception.bags import (
     deserialise,
     open_bag,
     raw_messages,
-    read_labels,
     read_metres,
     read_rgb,
 )
@@ -32,6 +31,7 @@ from monet_perception.calibration import camera_intrinsics, check_size
 from monet_perception.clip import CAMERA_INFO, DEPTHS, LABELS, OBJECTS, POSE
 from monet_perception.labels import FIRST_OBJECT_LABEL
 from monet_perception.projection import Intrinsics
+from monet_perception.raw_images import read_labels
 from monet_perception.stamps import DEPTH_WITHIN, NANOSECONDS, nearest, stamp_nanoseconds, starts_again
 
 POSE_WITHIN = 0.05

@@ -11,11 +11,11 @@ from hypothesis.extra import numpy as hnp
 from ray_cast import COMPRESSED, COMPRESSED_DEPTH, Ball, look_at, write_clip, write_recording
 from std_msgs.msg import Header
 
-from monet_perception.bags import BagError, open_bag, read_labels, read_metres, read_rgb
+from monet_perception.bags import BagError, open_bag, read_metres, read_rgb
 from monet_perception.clip import DEMO_CLIP
 from monet_perception.nodes.conversions import image_message, to_rgb
 from monet_perception.projection import Intrinsics
-from monet_perception.raw_images import COLOUR_ENCODINGS
+from monet_perception.raw_images import COLOUR_ENCODINGS, MessageError, read_labels
 from monet_perception.recording import read_frames
 
 
@@ -85,7 +85,7 @@ def test_a_recording_has_the_colours_that_the_node_sees(encoding):
     ],
 )
 def test_broken_images_are_named(read, broken, fault):
-    with pytest.raises(BagError, match=fault):
+    with pytest.raises(MessageError, match=fault):
         read(broken)
 
 

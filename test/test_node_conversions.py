@@ -18,9 +18,9 @@ from PIL import Image as PillowImage
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
+from monet_perception.calibration import camera_intrinsics, check_size
 from monet_perception.lens import Distortion
 from monet_perception.nodes import bridge
-from monet_perception.nodes.calibration import check_size, to_intrinsics
 from monet_perception.nodes.conversions import check_rgb, image_message, to_metres, to_rgb
 from monet_perception.projection import Intrinsics
 from monet_perception.raw_images import COLOUR_ENCODINGS, DEPTH_ENCODINGS, MessageError
@@ -278,7 +278,7 @@ P = [400.0, 0, 310, 0, 0, 410, 230, 0, 0, 0, 1, 0]
     ],
 )
 def test_intrinsics(fields, rectified, expected):
-    found = to_intrinsics(camera_info(**fields), rectified=rectified)
+    found = camera_intrinsics(camera_info(**fields), rectified=rectified)
     assert found == expected
     check_size(found, expected.width, expected.height)
 
@@ -294,7 +294,7 @@ def test_intrinsics(fields, rectified, expected):
 )
 def test_faults_of_camera_info_are_named(message, fault):
     with pytest.raises(MessageError, match=fault):
-        check_size(to_intrinsics(message, rectified=False), 640, 480)
+        check_size(camera_intrinsics(message, rectified=False), 640, 480)
 
 
 @pytest.mark.parametrize("encoding", sorted(COLOUR_ENCODINGS | DEPTH_ENCODINGS))

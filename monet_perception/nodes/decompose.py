@@ -19,10 +19,9 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from monet_perception.assessment import Assessment
-from monet_perception.calibration import named_rectified
+from monet_perception.calibration import camera_intrinsics, named_rectified
 from monet_perception.decomposer import Decomposer
 from monet_perception.nodes import conversions, diagnostics
-from monet_perception.nodes.calibration import to_intrinsics
 from monet_perception.nodes.depth import DepthMatcher
 from monet_perception.nodes.inputs import Inputs
 from monet_perception.nodes.network import Network, NetworkError
@@ -306,7 +305,7 @@ class DecomposeNode(LifecycleNode):
 
     def _on_info(self, message: CameraInfo) -> None:
         try:
-            to_intrinsics(message, rectified=self._rectified)
+            camera_intrinsics(message, rectified=self._rectified)
         except MessageError as error:
             self._depth.refuse_info(str(error))
             if self.count_publishers(self._depth_topic):  # a calibration serves depth alone

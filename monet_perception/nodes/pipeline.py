@@ -12,9 +12,9 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from monet_perception.assessment import Assessment, assess
+from monet_perception.calibration import camera_intrinsics, check_size
 from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry, slot_geometry
-from monet_perception.nodes.calibration import check_size, to_intrinsics
 from monet_perception.nodes.conversions import to_metres, to_rgb
 from monet_perception.nodes.depth import DepthMatcher, NoDepthError
 from monet_perception.nodes.network import Network
@@ -133,7 +133,7 @@ class Pipeline:
         """Depth of an image, None if there is none, and what is wrong with it."""
         try:
             image, info = self.depth.match(header)
-            intrinsics = to_intrinsics(info, rectified=self.rectified)
+            intrinsics = camera_intrinsics(info, rectified=self.rectified)
             check_size(intrinsics, decomposition.source_width, decomposition.source_height)
             metres = to_metres(image)
             doubt = (

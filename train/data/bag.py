@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monet_perception.bags import BagError, deserialise, open_bag, raw_messages, read_labels, read_rgb
+from monet_perception.bags import BagError, deserialise, open_bag, raw_messages, read_rgb
+from monet_perception.raw_images import read_labels
 from monet_perception.region import Region, centre_square, resize_map
 from monet_perception.stamps import NANOSECONDS
 from train.data.crop import crop_text, cut, resize_image
