@@ -18,6 +18,7 @@ import numpy as np
 
 from monet_perception.files import write_text
 from train.report import THESIS_TABLES, Score
+from train.runs import read_validations
 
 HERE = Path(__file__).parent
 PAGES = (HERE.parents[1] / "README.md", HERE.parent / "results.md")
@@ -27,7 +28,7 @@ SHIPPED = "recipe/crowded_again"
 TABLE = re.compile(r"<!-- table: (?P<name>\w+) -->\n\n(?P<rows>(?:\|.*\n)+)")
 
 
-class Evaluation:
+class Measured:
     """What `python -m train.evaluate --json` wrote, by store and run."""
 
     def __init__(self, path: str) -> None:
@@ -69,8 +70,7 @@ def number(value: float, name: str, digits: int = 1) -> str:
 
 def validations(run: str) -> dict[int, dict[str, float]]:
     """What a run's validations found, by step."""
-    lines = (HERE / run / "validation.jsonl").read_text().splitlines()
-    return {found["step"]: found for found in map(json.loads, lines)}
+    return {found["step"]: found for found in read_validations(HERE / run)}
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -81,7 +81,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def summary() -> str:
     """The shipped network, and table 5.2 of the thesis."""
-    scores = Evaluation(f"{SHIPPED}/evaluation.json")
+    scores = Measured(f"{SHIPPED}/evaluation.json")
     stores = {
         "shipped network, rendered rooms": ROOMS,
         "rooms seen from other camera positions": RING,
@@ -101,7 +101,7 @@ def _three(scores: dict[str, float]) -> list[str]:
 
 def shipped() -> str:
     """The shipped network on four stores."""
-    scores = Evaluation(f"{SHIPPED}/evaluation.json")
+    scores = Measured(f"{SHIPPED}/evaluation.json")
     stores = {
         "test: `--seed 2`": ROOMS,
         "another camera ring: `--seed 3 --variant other_ring`": RING,
@@ -124,7 +124,7 @@ def shipped() -> str:
 
 def objects() -> str:
     """The shipped network by number of visible objects."""
-    scores = Evaluation(f"{SHIPPED}/evaluation.json")
+    scores = Measured(f"{SHIPPED}/evaluation.json")
     chosen = [("test", ROOMS, "123"), ("four to six objects", SIX, "3456"), ("same colour", SAME_SHIPPED, "3456")]
     rows = []
     for label, store, counts in chosen:
@@ -181,7 +181,7 @@ def after_300k() -> str:
     ]
     rows = []
     for label, run, last in networks:
-        scores = Evaluation(f"300k/{run}/evaluation.json")
+        scores = Measured(f"300k/{run}/evaluation.json")
         row = [label, f"{scores.entry(ROOMS)['training']['images']:,}"]
         row += [f"{validations(f'300k/{run}')[last]['minutes']:.1f}"]
         row += [scores.text(ROOMS, None, "ari", interval=True)]
@@ -207,7 +207,7 @@ def after_192k() -> str:
 
 def after_8k() -> str:
     """The thesis's three after 8,000 images."""
-    scores = Evaluation("8k/evaluation.json")
+    scores = Measured("8k/evaluation.json")
     networks = [
         ("MONet, seed 0", "monet_0"),
         ("seed 1", "monet_1"),
@@ -232,7 +232,7 @@ def after_8k() -> str:
 
 def initialisation() -> str:
     """Table 5.1's question after 8,000 images."""
-    scores = Evaluation("8k/initialisation.json")
+    scores = Measured("8k/initialisation.json")
     networks = [
         ("MONet", "default", "monet_default_0"),
         ("MONet", "Kaiming", "monet_0"),
@@ -248,11 +248,11 @@ def initialisation() -> str:
 
 def tabletop() -> str:
     """Table 5.4's question after 4,000 and 48,000 tabletop scenes."""
-    short = Evaluation("tabletop_4k/evaluation.json")
+    short = Measured("tabletop_4k/evaluation.json")
     networks = [
         ("MONet", short, "tabletop_4k/monet_0", 500),
         ("MONet-RN50\\*", short, "tabletop_4k/star_0", 500),
-        ("MONet-RN50\\*", Evaluation("tabletop_48k/star/evaluation.json"), "tabletop_48k/star", 1500),
+        ("MONet-RN50\\*", Measured("tabletop_48k/star/evaluation.json"), "tabletop_48k/star", 1500),
     ]
     rows = []
     for label, scores, folder, step in networks:
@@ -268,7 +268,7 @@ def tabletop() -> str:
 
 def transfer() -> str:
     """The shipped network on tabletops, which it never saw, and what fine-tuning brings."""
-    scores = Evaluation("tabletop_48k/evaluation.json")
+    scores = Measured("tabletop_48k/evaluation.json")
     networks = [
         ("shipped, trained on rooms", "data"),
         ("fine-tuned on tabletops without labels, 3,000 steps", "tuned"),
@@ -290,7 +290,7 @@ def transfer() -> str:
 
 def household() -> str:
     """The network for real cameras and the one for rooms, on models and photographs that they were never trained on."""
-    scores = Evaluation("household/evaluation.json")
+    scores = Measured("household/evaluation.json")
     stores = {
         "household scenes (`--seed 42`)": "household_test",
         "of models and photographs of other sources (`--seed 43`)": "household_other",
