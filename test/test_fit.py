@@ -247,6 +247,8 @@ def test_attention_is_held_still(store: Path, tmp_path: Path) -> None:
         ({"data__workers": -1}, "workers must not be negative, got -1"),
         ({"seed_everything": -1}, "--seed_everything must not be negative, got -1"),
         ({"checkpoint_steps": 0}, "the steps between two checkpoints must be at least one, got 0"),
+        ({"trainer__val_check_interval": 0}, "must not be 0; without validation: --trainer.limit_val_batches 0"),
+        ({"trainer__accumulate_grad_batches": 0}, "--trainer.accumulate_grad_batches must not be 0"),
         ({"trainer__max_steps": -5}, "`max_steps` must be a non-negative integer"),
         ({"model__hold_attention_steps": -1}, "hold_attention_steps must not be negative, got -1"),
         ({"model__optimiser__attention_lr": -1}, "attention_lr must be above zero, got -1"),

@@ -337,6 +337,26 @@ def test_scenenet_with_another_layout_says_what_is_missing(
 # Folders of images
 
 
+def test_labels_among_the_images_are_no_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whichever way the paths are written."""
+    labels = tmp_path / "photos" / "labels"
+    labels.mkdir(parents=True)
+    for folder in (labels.parent, labels):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "0.png")
+    command = ("images", "--source", tmp_path / "photos", "--size", 8, "--store", tmp_path / "store", "--labels")
+    assert run(*command, tmp_path / "photos" / ".." / "photos" / "labels") == 0
+    assert len(Store.open(tmp_path / "store")) == 1
+    assert run(*command, tmp_path / "photos", "--overwrite") == 1
+    assert "labels need a folder of their own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("records", ["5", "a:b", "4:4", "-1:3"])
+def test_a_range_of_records_is_explained(records: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("objects_room", "--source", "a", "--store", "b", f"--records={records}")
+    assert "records are written START:STOP, such as 0:1000" in capsys.readouterr().err
+
+
 def test_a_folder_of_images_with_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (3, 40, 60, 3), np.uint8)

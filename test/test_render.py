@@ -319,6 +319,13 @@ def test_a_way_to_draw_that_mujoco_doesn_t_know_is_named(tmp_path: Path) -> None
     assert "banana); MUJOCO_GL has to be egl or unset" in run.stderr
 
 
+@pytest.mark.parametrize("frame", ["320", "320x", "7x320"])
+def test_the_size_of_a_frame_is_explained(frame: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["rooms", "--sequence", "a.mcap", "--frame", frame])
+    assert "a size is written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--size", "--shadow-size"])
 def test_pictures_too_large_for_opengl_are_named_as_the_reason(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

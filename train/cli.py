@@ -143,6 +143,10 @@ class RunCLI(LightningCLI):
         # Not a file's: those that earlier versions wrote ask for it, and would train over a run in the folder.
         self.config["resume"] = _resuming(args)[0].resume
         self._check_seed()
+        for name in ("val_check_interval", "accumulate_grad_batches"):
+            if self.config["trainer"][name] == 0:
+                hint = "; without validation: --trainer.limit_val_batches 0" * (name == "val_check_interval")
+                raise RunError(f"--trainer.{name} must not be 0{hint}")
 
     def _check_seed(self) -> None:
         """Raises RunError for a negative seed, and for another than that of the run that is resumed."""

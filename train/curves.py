@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    curves = [read_curve(run, name) for name, run in map(named_path, options.runs)]
+    named = [named_path(run) for run in options.runs]
+    curves = [read_curve(run, name) for name, run in named]
+    times = Counter(curve.name for curve in curves)
+    curves = [  # what models share doesn't tell runs apart that differ in their settings
+        curve if name or times[curve.name] == 1 else replace(curve, name=f"{curve.name}, {run.name}")
+        for curve, (name, run) in zip(curves, named, strict=True)
+    ]
     print(f"wrote {save_figure(curves_figure(curves, options.values), options.output)}")
 
 

@@ -69,20 +69,20 @@ def decomposition_figure(examples: Sequence[Example]) -> Figure:
     slots = [len(example.decomposition.masks) for example in examples]
     height = max(column.shape[0] for column in columns)
     size = examples[0].decomposition.masks.shape[-1]
-    figure = Figure(figsize=(2 * INCHES_PER_PICTURE * len(columns) + 1, INCHES_PER_PICTURE * (3 + max(slots)) + 0.6))
+    width, height_inches = 2 * INCHES_PER_PICTURE * len(columns) + 1, INCHES_PER_PICTURE * (3 + max(slots)) + 0.6
+    figure = Figure(figsize=(width, height_inches), layout="compressed")
     axes = figure.subplots(1, len(columns), squeeze=False)[0]
     names = ["Input", "Reconstruction\nmixture", "Segmentation", *(f"S{k + 1}" for k in range(max(slots)))]
     for axis, column, example in zip(axes, columns, examples, strict=True):
         canvas = np.ones((height, *column.shape[1:]), np.float32)
         canvas[: len(column)] = column
         axis.imshow(canvas, interpolation="nearest")
-        axis.set_title(example.title, fontsize=7)
+        axis.set_title(example.title.replace(", ", ",\n"), fontsize=7)
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_frame_on(False)
     axes[0].set_yticks([row * (size + GAP) + size / 2 for row in range(len(names))], names, fontsize=7)
     axes[0].tick_params(length=0)
-    figure.tight_layout(w_pad=0.3)
     return figure
 
 
@@ -124,7 +124,7 @@ def scores_by_objects_figure(table: Mapping[str, Mapping[int, Mapping[str, float
     Args:
         table: model, then number of objects, then score.
     """
-    figure = Figure(figsize=(8, 2.6))
+    figure = Figure(figsize=(8, 2.8), layout="constrained")
     for axis, score in zip(figure.subplots(1, 3), ("ari", "msc", "mse"), strict=True):
         heading = SCORES[score]
         for model, rows in table.items():
@@ -132,11 +132,11 @@ def scores_by_objects_figure(table: Mapping[str, Mapping[int, Mapping[str, float
         axis.set_xlabel("visible objects")
         axis.set_ylabel(heading.title)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 105 if heading.scale == 100 else None)  # per cent: with room for the marks at either end
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=7)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=7)
     figure.suptitle(title, fontsize=9)
-    figure.tight_layout()
     return figure
 
 

@@ -8,7 +8,8 @@ Examples:
   python -m train.fit --config ... --model.pretrained attention.safetensors --model.hold_attention_steps 800
 
 The run's folder (--run) receives config.yaml, last.ckpt (to resume from), best.safetensors and last.safetensors (for
-the node and train.evaluate), validation.jsonl, pictures/ and TensorBoard's files (tensorboard --logdir runs).
+the node and train.evaluate), validation.jsonl, pictures/ and TensorBoard's files (tensorboard --logdir runs, after
+pip install tensorboard).
 Every setting of a recipe can be changed on the command line. Settings of the network are fields of its configuration:
   --model.network '{slots: 11, image_size: 128}'
 """

@@ -14,6 +14,7 @@ is in it; the same command run again after an interruption goes on from where it
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -351,11 +352,11 @@ def _crop(text: str) -> Region:
 
 
 def _record_range(text: str) -> tuple[int, int | None]:
-    start, colon, stop = text.partition(":")
-    numbers = (int(start or 0), int(stop) if stop else None)
-    if not colon or numbers[0] < 0 or (numbers[1] is not None and numbers[1] <= numbers[0]):
+    found = re.fullmatch(r"(\d*):(\d*)", text)
+    start, stop = (int(found[1] or 0), int(found[2]) if found[2] else None) if found else (0, 0)
+    if stop is not None and stop <= start:
         raise argparse.ArgumentTypeError(f"records are written START:STOP, such as 0:1000, not {text!r}")
-    return numbers
+    return start, stop
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ was, also with a larger --count. The clip that is shipped with the package is ma
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -300,10 +301,12 @@ def _command(commands: Any, name: str, help: str, example: str) -> tuple[argpars
 
 
 def _frame(text: str) -> tuple[int, int]:
-    width, height = (int(part) for part in text.lower().split("x"))
-    if min(width, height) < 8:
-        raise argparse.ArgumentTypeError("has to be 8x8 or more")
-    return width, height
+    found = re.fullmatch(r"(\d+)[xX](\d+)", text)
+    if found is None or min(size := (int(found[1]), int(found[2]))) < 8:
+        raise argparse.ArgumentTypeError(
+            f"a size is written WIDTHxHEIGHT, such as 320x240, of 8x8 or more, not {text!r}"
+        )
+    return size
 
 
 def _end(number: int, frame: object) -> None:

@@ -134,7 +134,7 @@ def screen_table_by_objects(store: str, table_by_model: Mapping[str, Mapping[int
     """ARI, MSC and MSE by number of visible objects."""
     table = Table(title=f"{store}, by number of visible objects")
     headings = {name: SCORES[name] for name in ("ari", "msc", "mbo", "mse")}
-    table.add_column("Model")
+    table.add_column("Model", overflow="fold")
     for title in ("Objects", "Images", *(heading.title for heading in headings.values())):
         table.add_column(title, justify="right")
     for model, rows in table_by_model.items():

@@ -58,5 +58,5 @@ class CollapseMonitor(Callback):
                 f"collapse: at step {trainer.global_step} one slot owns {share:.1%} of the pixels. What helps: a "
                 "pre-trained attention held still at first (--model.pretrained, --model.hold_attention_steps), another "
                 "start of the mask KL's weight (--model.objective.gamma_start and gamma_steps), GECO "
-                "(--model.objective.geco), another seed"
+                "(--model.objective.geco.goal=-1.2), another seed"
             )

@@ -44,7 +44,10 @@ class ImageFolder:
         if labels is not None and not labels.is_dir():
             raise SourceError(f"{labels} is no folder")
         found = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-        self._paths = sorted(path for path in found if labels is None or not path.is_relative_to(labels))
+        maps = None if labels is None else labels.resolve()
+        if maps is not None and source.resolve().is_relative_to(maps):
+            raise SourceError(f"{labels} holds the images {source} themselves: labels need a folder of their own")
+        self._paths = sorted(path for path in found if maps is None or not path.resolve().is_relative_to(maps))
         if not self._paths:
             raise SourceError(f"{source} holds no image; they end in {', '.join(sorted(SUFFIXES))}")
         self._source, self._labels = source, labels
