@@ -11,7 +11,8 @@ The run's folder (--run) receives config.yaml, last.ckpt (to resume from), best.
 the node and train.evaluate), validation.jsonl, pictures/ and TensorBoard's files (tensorboard --logdir runs, after
 pip install tensorboard).
 Every setting of a recipe can be changed on the command line. Settings of the network are fields of its configuration:
-  --model.network '{slots: 11, image_size: 128}'
+  --model.network.slots 11 --model.network.image_size 128
+Given all at once (--model.network '{slots: 11}') they replace what the recipe says of the network.
 """
 
 import sys
