@@ -7,6 +7,7 @@ import time
 import numpy as np
 import rclpy
 from monet_perception_msgs.msg import SlotArray
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
@@ -16,7 +17,6 @@ from benchmarks.latency_relay import RELAYED, TAKEN
 from benchmarks.latency_results import Run
 from benchmarks.node_process import picture, wait, wait_until
 from monet_perception.nodes.conversions import image_message
-from monet_perception.nodes.process import NodeExecutor
 from monet_perception.stamps import NANOSECONDS
 
 SLOTS = "scene/slots"
@@ -34,7 +34,7 @@ class Camera:
     def __init__(self, width: int, height: int) -> None:
         rclpy.init(args=[])  # the command line is not ROS's
         self._node = rclpy.create_node("benchmark")
-        self._executor = NodeExecutor()
+        self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
         self._kinds = {RELAYED: Image, SLOTS: SlotArray}
         newest = QoSProfile(depth=1)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from node_process import LOSSLESS, Robot, picture, rgb_message, running
 from safetensors import safe_open
 from safetensors.torch import save_file
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 
 from monet_perception.checkpoint import save_checkpoint
 from monet_perception.networks import PRESETS, Monet
@@ -161,3 +164,27 @@ def test_two_cameras_side_by_side(models, tmp_path):
         finally:
             for robot in robots.values():
                 robot.close()
+
+
+def test_viewers_that_come_and_go_while_the_node_changes_its_state_do_not_end_it(robot, models, tmp_path):
+    """Publishers then go while events of theirs are under way."""
+    chance = random.Random(0)
+    viewers = []
+    client = robot.node.create_client(ChangeState, "decompose/change_state")
+
+    def come_and_go():
+        if chance.random() < 0.6:
+            viewers.append(robot.node.create_subscription(Image, "scene/overlay", lambda message: None, 1))
+        while len(viewers) > chance.randrange(4):
+            robot.node.destroy_subscription(viewers.pop(0))
+
+    with running(
+        "decompose", ["--ros-args", "-p", f"checkpoint:={models / 'good'}", *QUICK_REPORTS], tmp_path / "log"
+    ) as process:
+        robot.until_active()
+        for _ in range(12):
+            for transition in (DEACTIVATE, CLEANUP, CONFIGURE, ACTIVATE):
+                answer = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+                robot.until(lambda: come_and_go() or answer.done() or process.poll() is not None)  # noqa: B023
+                assert process.poll() is None
+                assert answer.result().success

@@ -12,6 +12,7 @@ import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -26,7 +27,6 @@ from monet_perception.networks import PRESETS, Monet
 from monet_perception.nodes.diagnostics import Report
 from monet_perception.nodes.inputs import Inputs, Source
 from monet_perception.nodes.network import FIRST_PAUSE, Network, NetworkError
-from monet_perception.nodes.process import NodeExecutor
 from monet_perception.nodes.qos import BestAvailableSubscription
 from monet_perception.nodes.statistics import Statistics
 from monet_perception.nodes.worker import NewestFirstWorker
@@ -431,7 +431,7 @@ def profile_of(node: Node, topic: str) -> QoSProfile | None:
 
 def test_a_subscription_takes_the_best_that_all_publishers_offer(nodes):
     camera, node = nodes
-    executor = NodeExecutor(context=node.context)
+    executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     received = []
     profile = QoSProfile(
