@@ -317,8 +317,8 @@ def _weighted_median(values: Array, weights: Array) -> float:
     Depth comes in few values where a side is seen square on or a stereo camera counts in steps: between the median's
     own value and the next, which `weighted_quantile` would take a mean of, may lie the metres to the wall.
 
-    NumPy's `quantile(method="inverted_cdf", weights=...)` is the same from version 2.0 on, and takes 63 us for 2,000
-    values where this takes 15 us (one core).
+    NumPy's `quantile(method="inverted_cdf", weights=...)` is the same from version 2.0 on, and takes 62 us for 800
+    values where this takes 19 us (one core).
     """
     order = np.argsort(values)
     reached = np.cumsum(weights[order])

@@ -143,10 +143,17 @@ class RunCLI(LightningCLI):
         # Not a file's: those that earlier versions wrote ask for it, and would train over a run in the folder.
         self.config["resume"] = _resuming(args)[0].resume
         self._check_seed()
-        for name in ("val_check_interval", "accumulate_grad_batches"):
-            if self.config["trainer"][name] == 0:
-                hint = "; without validation: --trainer.limit_val_batches 0" * (name == "val_check_interval")
-                raise RunError(f"--trainer.{name} must not be 0{hint}")
+        self._check_intervals()
+
+    def _check_intervals(self) -> None:
+        """Raises RunError for zeros that Lightning would divide by."""
+        trainer = self.config["trainer"]
+        if trainer["val_check_interval"] == 0:
+            raise RunError(
+                "--trainer.val_check_interval must not be 0; without validation: --trainer.limit_val_batches 0"
+            )
+        if trainer["accumulate_grad_batches"] == 0:
+            raise RunError("--trainer.accumulate_grad_batches must not be 0")
 
     def _check_seed(self) -> None:
         """Raises RunError for a negative seed, and for another than that of the run that is resumed."""

@@ -69,8 +69,8 @@ def decomposition_figure(examples: Sequence[Example]) -> Figure:
     slots = [len(example.decomposition.masks) for example in examples]
     height = max(column.shape[0] for column in columns)
     size = examples[0].decomposition.masks.shape[-1]
-    width, height_inches = 2 * INCHES_PER_PICTURE * len(columns) + 1, INCHES_PER_PICTURE * (3 + max(slots)) + 0.6
-    figure = Figure(figsize=(width, height_inches), layout="compressed")
+    inches = 2 * INCHES_PER_PICTURE * len(columns) + 1, INCHES_PER_PICTURE * (3 + max(slots)) + 0.6
+    figure = Figure(figsize=inches, layout="compressed")
     axes = figure.subplots(1, len(columns), squeeze=False)[0]
     names = ["Input", "Reconstruction\nmixture", "Segmentation", *(f"S{k + 1}" for k in range(max(slots)))]
     for axis, column, example in zip(axes, columns, examples, strict=True):

@@ -352,11 +352,11 @@ def _crop(text: str) -> Region:
 
 
 def _record_range(text: str) -> tuple[int, int | None]:
-    found = re.fullmatch(r"(\d*):(\d*)", text)
-    start, stop = (int(found[1] or 0), int(found[2]) if found[2] else None) if found else (0, 0)
-    if stop is not None and stop <= start:
-        raise argparse.ArgumentTypeError(f"records are written START:STOP, such as 0:1000, not {text!r}")
-    return start, stop
+    if found := re.fullmatch(r"(\d*):(\d*)", text):
+        start, stop = int(found[1] or 0), int(found[2]) if found[2] else None
+        if stop is None or start < stop:
+            return start, stop
+    raise argparse.ArgumentTypeError(f"records are written START:STOP, such as 0:1000, not {text!r}")
 
 
 if __name__ == "__main__":

@@ -301,12 +301,11 @@ def _command(commands: Any, name: str, help: str, example: str) -> tuple[argpars
 
 
 def _frame(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)[xX](\d+)", text)
-    if found is None or min(size := (int(found[1]), int(found[2]))) < 8:
-        raise argparse.ArgumentTypeError(
-            f"a size is written WIDTHxHEIGHT, such as 320x240, of 8x8 or more, not {text!r}"
-        )
-    return size
+    if found := re.fullmatch(r"(\d+)[xX](\d+)", text):
+        width, height = int(found[1]), int(found[2])
+        if min(width, height) >= 8:
+            return width, height
+    raise argparse.ArgumentTypeError(f"a size is written WIDTHxHEIGHT, such as 320x240, of 8x8 or more, not {text!r}")
 
 
 def _end(number: int, frame: object) -> None:

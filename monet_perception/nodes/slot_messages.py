@@ -18,12 +18,19 @@ from std_msgs.msg import Header
 from monet_perception.decomposition import Decomposition
 from monet_perception.geometry import SlotGeometry
 from monet_perception.nodes.conversions import float_array, image_message
-from monet_perception.raw_images import Encoding, MessageError, check_encoding, pixel_view
+from monet_perception.raw_images import (
+    COLOUR_ENCODINGS,
+    DEPTH_ENCODINGS,
+    Encoding,
+    MessageError,
+    check_encoding,
+    pixel_view,
+)
 from monet_perception.region import Region
 from monet_perception.slots import background_slots, mask_area
 
-MASK_ENCODINGS = {"mono8": Encoding("u1", 1, None), "32FC1": Encoding("f4", 1, None)}
-_RECONSTRUCTION_ENCODINGS = {"rgb8": Encoding("u1", 3, None)}
+MASK_ENCODINGS = {"mono8": COLOUR_ENCODINGS["mono8"], "32FC1": DEPTH_ENCODINGS["32FC1"]}
+_RECONSTRUCTION_ENCODINGS = {"rgb8": COLOUR_ENCODINGS["rgb8"]}
 MAX_DECODED = 64
 """Latent vectors that one request may hold: as many as a network may have slots. The node answers nothing else
 meanwhile."""

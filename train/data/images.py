@@ -43,11 +43,11 @@ class ImageFolder:
             raise SourceError(f"{source} is no folder")
         if labels is not None and not labels.is_dir():
             raise SourceError(f"{labels} is no folder")
-        found = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-        maps = None if labels is None else labels.resolve()
-        if maps is not None and source.resolve().is_relative_to(maps):
+        maps = None if labels is None else _as_in(source, labels)
+        if maps is not None and source.is_relative_to(maps):
             raise SourceError(f"{labels} holds the images {source} themselves: labels need a folder of their own")
-        self._paths = sorted(path for path in found if maps is None or not path.resolve().is_relative_to(maps))
+        found = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+        self._paths = sorted(path for path in found if maps is None or not path.is_relative_to(maps))
         if not self._paths:
             raise SourceError(f"{source} holds no image; they end in {', '.join(sorted(SUFFIXES))}")
         self._source, self._labels = source, labels
@@ -95,6 +95,12 @@ class ImageFolder:
         crop = self.crop or centre_square(*image.shape[:2])
         labels = None if labels is None else resize_map(cut(labels, crop), self.size, self.size)
         return Sample(record, resize_image(cut(image, crop), self.size), labels)
+
+
+def _as_in(folder: Path, path: Path) -> Path:
+    """A path that begins as `folder` does where it lies in it, however it was written; elsewhere as it is."""
+    whole = path.resolve()
+    return folder / whole.relative_to(folder.resolve()) if whole.is_relative_to(folder.resolve()) else path
 
 
 def _identity(folder: Path, paths: Sequence[Path] = ()) -> str:
